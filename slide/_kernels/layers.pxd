@@ -1,0 +1,57 @@
+from libc.stdint cimport int32_t
+
+from slide._kernels.losses cimport Loss
+from slide._kernels.optim cimport Optimizer, Parameters, RowUpdate
+from slide._kernels.sampling cimport ActiveSet
+from slide._kernels.types cimport Batch, Buffer, PerThread, Vec
+
+
+cdef class LayerKernel:
+    """One layer's work on a block of a batch's samples.
+
+    Activations of a batch are (batch, ld) arrays with a 1 in column n_out: the next layer's bias
+    is the last column of its weights.
+    """
+    cdef readonly Parameters params
+    cdef Optimizer optimizer
+    cdef Loss loss                  # of an output layer, else None
+    cdef int activation
+    cdef bint use_bias
+    cdef readonly Py_ssize_t n_in, n_out, ld_in, ld_out
+    cdef float *x                   # input (batch, ld_in); NULL: the batch's sparse features
+    cdef float *dx                  # where its gradient goes; NULL: nobody asks
+    cdef float *out                 # activations; of an output layer logits, then their gradients
+    cdef float *grad                # of the activations, then of the sums before them
+    cdef float one                  # what the layer above multiplies its biases with
+    cdef Buffer out_buffer, grad_buffer
+    cdef list _keep
+    cdef void begin(self, Batch *b) noexcept nogil
+    cdef void forward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                      int thread) noexcept nogil
+    cdef void predict(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                      int thread) noexcept nogil
+    cdef void logits(self, Batch *b, Py_ssize_t first, Py_ssize_t last, Py_ssize_t row,
+                     Py_ssize_t n_rows, float *z, Py_ssize_t ldz) noexcept nogil
+    cdef Py_ssize_t computed(self, Py_ssize_t s) noexcept nogil
+    cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil
+    cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                         int thread) noexcept nogil
+    cdef void update(self, Batch *b) noexcept nogil
+    cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil
+    cdef double _magnitude(self, Batch *b, Py_ssize_t s, const float *g, Py_ssize_t n) noexcept nogil
+
+
+cdef class SampledDense(LayerKernel):
+    cdef readonly ActiveSet active
+    cdef RowUpdate rows
+    cdef Py_ssize_t capacity, ldz
+    cdef Buffer ids_buffer, count_buffer, twice_buffer, drawn_buffer, shared_w_buffer, extra_buffer, done_buffer
+    cdef int32_t *ids               # (batch, capacity): each sample's own neurons, labels first
+    cdef int32_t *count
+    cdef int32_t *drawn             # how many of its own, the last ones, are its random tail
+    cdef int32_t *twice             # how many of its own are shared as well
+    cdef float *shared_w            # (n_shared, ld): the shared neurons' weights side by side
+    cdef PerThread scratch
+    cdef Vec own(self, Py_ssize_t s) noexcept nogil
+    cdef Py_ssize_t retrieve(self, Batch *b, Py_ssize_t s, int32_t **ids, float **z,
+                             int thread) noexcept nogil

@@ -1,0 +1,437 @@
+"""Layers: forward, backward and update on blocks of samples."""
+cimport cython
+from cython.parallel cimport prange
+from libc.math cimport INFINITY, sqrt
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from slide._kernels.activations cimport activate, through
+from slide._kernels.blas cimport gemm
+from slide._kernels.losses cimport Weights
+from slide._kernels.openmp cimport omp_get_thread_num
+from slide._kernels.random cimport stream
+from slide._kernels.simd cimport MASKED, simd
+from slide._kernels.types cimport padded
+
+cdef enum:
+    CHUNK = 64          # rows whose gradient one task sums
+
+
+cdef inline bint tame(const float *z, Py_ssize_t n) noexcept nogil:
+    """Neither NaN nor near overflow; asked before exp, which would hide some of either."""
+    return simd.sumsq(z, n) < <float> 1e37
+
+
+cdef inline void scaled(float *out, const float *x, Py_ssize_t n, float a) noexcept nogil:
+    memset(out, 0, n * sizeof(float))
+    simd.axpy(out, x, n, a)
+
+
+cdef class LayerKernel:
+    def __init__(self, Parameters params, Optimizer optimizer, int activation, bint use_bias,
+                 Py_ssize_t n_in, Py_ssize_t n_out, Loss loss=None):
+        self.params, self.optimizer, self.loss = params, optimizer, loss
+        self.activation, self.use_bias = activation, use_bias
+        self.n_in, self.n_out = n_in, n_out
+        self.ld_in, self.ld_out = padded(n_in + 1), padded(n_out + 1)
+        self.x = self.dx = self.out = self.grad = NULL
+        self.one = 1
+        self._keep = []
+        self._check()
+
+    def _check(self):
+        if self.params.n_rows != self.n_out or self.params.ld != self.ld_in:
+            raise ValueError(f"weights of {self.params.n_rows} rows of {self.params.ld} floats for "
+                             f"a layer of {self.n_in} inputs and {self.n_out} outputs")
+
+    def allocate(self, Py_ssize_t batch_size, int n_threads, Py_ssize_t max_labels,
+                 Py_ssize_t max_nonzeros, bint training):
+        """Buffers for batches of at most these sizes; frees those of before."""
+        self.out_buffer = Buffer(batch_size * self.ld_out * sizeof(float))
+        self.out = <float *> self.out_buffer.p
+        self.grad_buffer, self.grad = None, self.out
+        if self.loss is None and training:
+            self.grad_buffer = Buffer(batch_size * self.ld_out * sizeof(float))
+            self.grad = <float *> self.grad_buffer.p
+
+    def link(self, LayerKernel below):
+        """Takes the layer below as input."""
+        if below.n_out != self.n_in:
+            raise ValueError(f"{below.n_out} outputs below {self.n_in} inputs")
+        below.one = self.use_bias
+        self._keep = [below.out_buffer, below.grad_buffer]
+        self.x, self.dx = below.out, below.grad
+
+    def read(self, Buffer x):
+        """Takes a buffer that the network fills with the batch's dense features as input."""
+        self._keep = [x]
+        self.x, self.dx = <float *> x.p, NULL
+
+    def release(self):
+        """Frees the buffers."""
+        self.out_buffer = self.grad_buffer = None
+        self._keep = []
+        self.x = self.dx = self.out = self.grad = NULL
+
+    cdef void begin(self, Batch *b) noexcept nogil:
+        """Before a training batch: what its samples share."""
+        pass
+
+    cdef void forward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                      int thread) noexcept nogil:
+        """Activations of samples first..last-1, in training."""
+        self.predict(b, first, last, thread)
+
+    cdef void predict(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                      int thread) noexcept nogil:
+        """The same with all neurons. An output layer leaves its logits to `logits`."""
+        cdef Py_ssize_t s
+        cdef float *out
+        self.logits(b, first, last, 0, self.n_out, self.out + first * self.ld_out, self.ld_out)
+        for s in range(first, last):
+            if self.loss is None:
+                out = self.out + s * self.ld_out
+                activate(self.activation, out, self.n_out)
+                out[self.n_out] = self.one      # the padding after it stays 0
+
+    cdef void logits(self, Batch *b, Py_ssize_t first, Py_ssize_t last, Py_ssize_t row,
+                     Py_ssize_t n_rows, float *z, Py_ssize_t ldz) noexcept nogil:
+        """Sums before the activation of neurons row..row+n_rows-1, into z (last - first, ldz)."""
+        gemm(b"N", b"T", last - first, n_rows, self.n_in + 1,
+             self.x + first * self.ld_in, self.ld_in, self.params.row(row), self.params.ld, z, ldz)
+
+    cdef Py_ssize_t computed(self, Py_ssize_t s) noexcept nogil:
+        """Neurons that training computed for a sample."""
+        return self.n_out
+
+    cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil:
+        """Of an output layer: puts the gradient in place of the logits, returns the loss."""
+        cdef int64_t row = b.rows[s], at = b.y_indptr[row]
+        cdef float weight = b.sample_weight[row] if b.sample_weight != NULL else 1
+        cdef float *z = self.out + s * self.ld_out
+        if not tame(z, self.n_out):
+            return INFINITY
+        return weight * self.loss.gradient(
+            z, self.n_out, Weights(0, 0, 1, 1), b.y_indices + at, 0, b.y_data + at,
+            b.y_indptr[row + 1] - at, self.n_out, b.scale * weight)
+
+    cdef double _magnitude(self, Batch *b, Py_ssize_t s, const float *g,
+                           Py_ssize_t n) noexcept nogil:
+        """Bound of every weight's gradient through one sample; not finite if g or x is not."""
+        cdef int64_t row, at
+        cdef float x
+        if self.x != NULL:
+            x = simd.sumsq(self.x + s * self.ld_in, self.ld_in)
+        else:
+            row = b.rows[s]
+            at = b.x_indptr[row]
+            x = 1 + simd.sumsq(b.x_data + at, b.x_indptr[row + 1] - at)
+        return sqrt(<double> simd.sumsq(g, n)) * sqrt(<double> x)
+
+    cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                         int thread) noexcept nogil:
+        """From the activations' gradients to the inputs'; returns a bound of all gradients."""
+        cdef Py_ssize_t s
+        cdef float *g
+        cdef double bound = 0
+        for s in range(first, last):
+            g = self.grad + s * self.ld_out
+            if self.loss is None:
+                through(self.activation, g, self.out + s * self.ld_out, self.n_out)
+            memset(g + self.n_out, 0, (self.ld_out - self.n_out) * sizeof(float))
+            bound += self._magnitude(b, s, g, self.n_out)
+        if self.dx != NULL:
+            gemm(b"N", b"N", last - first, self.n_in, self.n_out, self.grad + first * self.ld_out,
+                 self.ld_out, self.params.w, self.params.ld, self.dx + first * self.ld_in,
+                 self.ld_in)
+        return bound
+
+    cdef void update(self, Batch *b) noexcept nogil:
+        """One step with the batch's gradient."""
+        pass
+
+    cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
+        """One step with one sample's gradient."""
+        pass
+
+
+@cython.final
+cdef class Dense(LayerKernel):
+    """All neurons on a dense input: matrix products over blocks of samples or of neurons."""
+    cdef PerThread sums
+
+    def allocate(self, Py_ssize_t batch_size, int n_threads, Py_ssize_t max_labels,
+                 Py_ssize_t max_nonzeros, bint training):
+        LayerKernel.allocate(self, batch_size, n_threads, max_labels, max_nonzeros, training)
+        self.sums = PerThread(n_threads, CHUNK * self.params.ld * sizeof(float))
+
+    cdef void update(self, Batch *b) noexcept nogil:
+        cdef Py_ssize_t c
+        for c in prange((self.n_out + CHUNK - 1) // CHUNK, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            self._chunk(b, c * CHUNK, omp_get_thread_num())
+
+    cdef void _chunk(self, Batch *b, Py_ssize_t first, int thread) noexcept nogil:
+        cdef Py_ssize_t i, n = min(<Py_ssize_t> CHUNK, self.n_out - first)
+        cdef float *sums = <float *> self.sums.p[thread]
+        gemm(b"T", b"N", n, self.params.ld, b.n, self.grad + first, self.ld_out, self.x,
+             self.ld_in, sums, self.params.ld)
+        for i in range(n):
+            self.optimizer.step(self.params, first + i, sums + i * self.params.ld, b.lr)
+
+    cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
+        cdef Py_ssize_t i
+        cdef float *g = <float *> self.sums.p[thread]
+        cdef float *grad = self.grad + s * self.ld_out
+        for i in range(self.n_out):
+            scaled(g, self.x + s * self.ld_in, self.params.ld, grad[i])
+            self.optimizer.step(self.params, i, g, b.lr)
+
+
+@cython.final
+cdef class SparseInputDense(LayerKernel):
+    """All neurons on sparse features: a row of weights is a feature's, the last row the bias."""
+    cdef RowUpdate rows
+    cdef PerThread sums
+
+    def _check(self):
+        if self.params.n_rows != self.n_in + 1 or self.params.ld != padded(self.n_out):
+            raise ValueError(f"weights of {self.params.n_rows} rows of {self.params.ld} floats for "
+                             f"a layer of {self.n_in} features and {self.n_out} outputs")
+
+    def allocate(self, Py_ssize_t batch_size, int n_threads, Py_ssize_t max_labels,
+                 Py_ssize_t max_nonzeros, bint training):
+        LayerKernel.allocate(self, batch_size, n_threads, max_labels, max_nonzeros, training)
+        self.rows = None
+        if training:
+            self.rows = RowUpdate(self.params, self.optimizer, batch_size, max_nonzeros, n_threads)
+        self.sums = PerThread(n_threads, self.params.ld * sizeof(float))
+
+    def release(self):
+        LayerKernel.release(self)
+        self.rows = None
+
+    cdef void logits(self, Batch *b, Py_ssize_t first, Py_ssize_t last, Py_ssize_t row,
+                     Py_ssize_t n_rows, float *z, Py_ssize_t ldz) noexcept nogil:
+        # Only ever asked for all outputs, with room for a padded row of them.
+        cdef Py_ssize_t s
+        cdef int64_t at
+        for s in range(first, last):
+            at = b.x_indptr[b.rows[s]]
+            memcpy(z, self.params.row(self.n_in), self.params.ld * sizeof(float))
+            simd.rows_axpy(z, self.params.ld, self.params.w, self.params.ld, b.x_indices + at,
+                           b.x_data + at, b.x_indptr[b.rows[s] + 1] - at)
+            z += ldz
+
+    cdef void update(self, Batch *b) noexcept nogil:
+        cdef Py_ssize_t s
+        cdef int64_t at
+        cdef float *g = <float *> self.sums.p[0]
+        for s in range(b.n):
+            at = b.x_indptr[b.rows[s]]
+            self.rows.ids[s] = b.x_indices + at
+            self.rows.coef[s] = b.x_data + at
+            self.rows.count[s] = <int32_t> (b.x_indptr[b.rows[s] + 1] - at)
+        self.rows.run(b.n, self.grad, self.ld_out, b.lr, b.n_threads)
+        if self.use_bias:
+            memset(g, 0, self.params.ld * sizeof(float))
+            for s in range(b.n):
+                simd.axpy(g, self.grad + s * self.ld_out, self.n_out, 1)
+            self._step_bias(g, b.lr)
+
+    cdef void _step_bias(self, float *g, float lr) noexcept nogil:
+        self.optimizer.skip_row(self.params, self.n_in, lr)
+        self.optimizer.step_row(self.params, self.n_in, g, lr)      # no penalty on a bias
+
+    cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
+        cdef int64_t j
+        cdef float *g = <float *> self.sums.p[thread]
+        cdef float *grad = self.grad + s * self.ld_out
+        for j in range(b.x_indptr[b.rows[s]], b.x_indptr[b.rows[s] + 1]):
+            scaled(g, grad, self.params.ld, b.x_data[j])
+            self.optimizer.step(self.params, b.x_indices[j], g, b.lr)
+        if self.use_bias:
+            scaled(g, grad, self.params.ld, 1)
+            self._step_bias(g, b.lr)
+
+
+@cython.final
+cdef class SampledDense(LayerKernel):
+    """An output layer that computes each sample's active set, part of it shared by the batch.
+
+    A sample's logits are [shared neurons, the random tail first | its own, labels first].
+    """
+
+    def __init__(self, Parameters params, Optimizer optimizer, int activation, bint use_bias,
+                 Py_ssize_t n_in, Py_ssize_t n_out, Loss loss, ActiveSet active):
+        LayerKernel.__init__(self, params, optimizer, activation, use_bias, n_in, n_out, loss)
+        if loss is None or active.n_neurons != n_out:
+            raise ValueError("an active set of another layer, or no loss")
+        self.active = active
+        self.params.dirty = active.dirty
+
+    def allocate(self, Py_ssize_t batch_size, int n_threads, Py_ssize_t max_labels,
+                 Py_ssize_t max_nonzeros, bint training):
+        cdef Py_ssize_t n_shared = self.active.n_shared, ld = self.params.ld
+        self.capacity = min(self.n_out, max_labels + self.active.n_frequent + max(
+            self.active.max_active, self.active.min_active) + self.active.n_own_tail)
+        self.ldz = padded(n_shared + self.capacity)
+        self.ids_buffer = Buffer(batch_size * self.capacity * sizeof(int32_t))
+        self.ids = <int32_t *> self.ids_buffer.p
+        self.scratch = PerThread(n_threads, max(ld, self.capacity) * sizeof(float))
+        if not training:
+            return
+        self.out_buffer = Buffer(batch_size * self.ldz * sizeof(float))
+        self.out = self.grad = <float *> self.out_buffer.p
+        self.count_buffer = Buffer(batch_size * sizeof(int32_t))
+        self.count = <int32_t *> self.count_buffer.p
+        self.twice_buffer = Buffer(batch_size * sizeof(int32_t))
+        self.twice = <int32_t *> self.twice_buffer.p
+        self.drawn_buffer = Buffer(batch_size * sizeof(int32_t))
+        self.drawn = <int32_t *> self.drawn_buffer.p
+        self.shared_w_buffer = Buffer(n_shared * ld * sizeof(float))
+        self.shared_w = <float *> self.shared_w_buffer.p
+        self.extra_buffer = Buffer(n_shared * ld * sizeof(float))
+        self.done_buffer = Buffer(n_shared)
+        self.rows = RowUpdate(self.params, self.optimizer, batch_size,
+                              batch_size * self.capacity, n_threads)
+        self.rows.extra = <float *> self.extra_buffer.p
+        self.rows.extra_done = <uint8_t *> self.done_buffer.p
+        self.rows.extra_pos, self.rows.extra_ids = self.active.place, self.active.shared
+        self.rows.n_extra = n_shared
+
+    def release(self):
+        LayerKernel.release(self)
+        self.rows = None
+        self.ids_buffer = self.count_buffer = self.twice_buffer = self.drawn_buffer = None
+        self.shared_w_buffer = self.extra_buffer = None
+
+    cdef Vec own(self, Py_ssize_t s) noexcept nogil:
+        cdef Vec v
+        v.n = self.count[s]
+        v.idx = self.ids + s * self.capacity
+        v.val = v.grad = self.out + s * self.ldz + self.active.n_shared
+        return v
+
+    cdef void begin(self, Batch *b) noexcept nogil:
+        cdef Py_ssize_t i, ld = self.params.ld
+        self.active.maintain(self.params, b.seed, b.step, b.n_threads)
+        for i in range(b.n):
+            self.active.count_labels(b.y_indices + b.y_indptr[b.rows[i]],
+                                     b.y_indptr[b.rows[i] + 1] - b.y_indptr[b.rows[i]])
+        self.active.share(b.seed, b.step)
+        if not b.hogwild:
+            for i in prange(self.active.n_shared, schedule="static", num_threads=b.n_threads):
+                memcpy(self.shared_w + i * ld, self.params.w + self.active.shared[i] * ld,
+                       ld * sizeof(float))
+
+    cdef void forward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                      int thread) noexcept nogil:
+        cdef Py_ssize_t s, ld = self.params.ld, n_shared = self.active.n_shared
+        cdef int64_t row, at
+        cdef float *x
+        if n_shared and not b.hogwild:
+            gemm(b"N", b"T", last - first, n_shared, self.n_in + 1,
+                 self.x + first * self.ld_in, self.ld_in, self.shared_w, ld,
+                 self.out + first * self.ldz, self.ldz)
+        for s in range(first, last):
+            x = self.x + s * self.ld_in
+            row = b.rows[s]
+            at = b.y_indptr[row]
+            self.count[s] = self.drawn[s] = 0
+            if b.y_indptr[row + 1] > at or not self.loss.needs_labels:
+                self.count[s] = <int32_t> self.active.select(
+                    x, b.y_indices + at, b.y_indptr[row + 1] - at, self.ids + s * self.capacity,
+                    stream(b.seed, b.step, <uint64_t> row), self.drawn + s, thread)
+            simd.rows_dot(self.own(s).val, self.params.w, ld, self.own(s).idx, self.count[s], x)
+            if n_shared and b.hogwild:
+                simd.rows_dot(self.out + s * self.ldz, self.params.w, ld, self.active.shared, n_shared,
+                              x)
+
+    cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil:
+        cdef int64_t row = b.rows[s], at = b.y_indptr[row]
+        cdef float weight = b.sample_weight[row] if b.sample_weight != NULL else 1
+        cdef float *z = self.out + s * self.ldz
+        cdef Vec own = self.own(s)
+        cdef Py_ssize_t j, n_shared = self.active.n_shared, n = n_shared + own.n
+        cdef int32_t twice = 0
+        cdef Weights weights
+        if not tame(z, n):
+            return INFINITY
+        if n_shared:
+            for j in range(own.n):          # a neuron of its own counts once, there
+                if self.active.place[own.idx[j]] >= 0:
+                    z[self.active.place[own.idx[j]]] = MASKED
+                    twice += 1
+        self.twice[s] = twice
+        weights.n_first, weights.first = self.active.n_tail, self.active.pi
+        weights.n_last, weights.last = self.drawn[s], self.active.own_pi(self.drawn[s], own.n)
+        return weight * self.loss.gradient(
+            z, n, weights, NULL, n_shared, b.y_data + at, b.y_indptr[row + 1] - at,
+            self.n_out, b.scale * weight)
+
+    cdef Py_ssize_t computed(self, Py_ssize_t s) noexcept nogil:
+        return self.active.n_shared + self.count[s] - self.twice[s]
+
+    cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                         int thread) noexcept nogil:
+        cdef Py_ssize_t s, ld = self.params.ld, n_shared = self.active.n_shared
+        cdef float *dx
+        cdef double bound = 0
+        cdef Vec own
+        if self.dx != NULL:
+            if n_shared and not b.hogwild:
+                gemm(b"N", b"N", last - first, self.n_in, n_shared, self.out + first * self.ldz,
+                     self.ldz, self.shared_w, ld, self.dx + first * self.ld_in, self.ld_in)
+            else:
+                memset(self.dx + first * self.ld_in, 0,
+                       (last - first) * self.ld_in * sizeof(float))
+        for s in range(first, last):
+            own = self.own(s)
+            bound += self._magnitude(b, s, self.out + s * self.ldz, n_shared + own.n)
+            if self.dx != NULL:
+                dx = self.dx + s * self.ld_in
+                simd.rows_axpy(dx, ld, self.params.w, ld, own.idx, own.grad, own.n)
+                if b.hogwild:
+                    simd.rows_axpy(dx, ld, self.params.w, ld, self.active.shared,
+                                   self.out + s * self.ldz, n_shared)
+        return bound
+
+    cdef void update(self, Batch *b) noexcept nogil:
+        cdef Py_ssize_t s, c, ld = self.params.ld
+        cdef Vec own
+        for c in prange((self.active.n_shared + CHUNK - 1) // CHUNK, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            gemm(b"T", b"N", min(<Py_ssize_t> CHUNK, self.active.n_shared - c * CHUNK), ld, b.n,
+                 self.out + c * CHUNK, self.ldz, self.x, self.ld_in,
+                 self.rows.extra + c * CHUNK * ld, ld)
+        for s in range(b.n):
+            own = self.own(s)
+            self.rows.ids[s], self.rows.coef[s] = own.idx, own.grad
+            self.rows.count[s] = <int32_t> own.n
+        self.rows.run(b.n, self.x, self.ld_in, b.lr, b.n_threads)
+
+    cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
+        cdef Py_ssize_t j, n_shared = self.active.n_shared, ld = self.params.ld
+        cdef float *g = <float *> self.scratch.p[thread]
+        cdef float *x = self.x + s * self.ld_in
+        cdef float *shared = self.out + s * self.ldz
+        cdef Vec own = self.own(s)
+        for j in range(own.n):
+            scaled(g, x, ld, own.grad[j])
+            self.optimizer.step(self.params, own.idx[j], g, b.lr)
+        for j in range(n_shared):
+            if shared[j] != 0:                # 0: masked, its step is made as the sample's own
+                scaled(g, x, ld, shared[j])
+                self.optimizer.step(self.params, self.active.shared[j], g, b.lr)
+
+    cdef Py_ssize_t retrieve(self, Batch *b, Py_ssize_t s, int32_t **ids, float **z,
+                             int thread) noexcept nogil:
+        """Of a prediction: the retrieved neurons and their logits."""
+        cdef float *x = self.x + s * self.ld_in
+        ids[0] = self.ids + s * self.capacity
+        z[0] = <float *> self.scratch.p[thread]
+        cdef Py_ssize_t n = self.active.query(x, ids[0], self.capacity - self.active.n_frequent,
+                                              stream(b.seed, b.step, <uint64_t> s), thread)
+        simd.rows_dot(z[0], self.params.w, self.params.ld, ids[0], n, x)
+        return n

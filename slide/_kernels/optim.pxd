@@ -1,0 +1,65 @@
+from libc.stdint cimport int32_t, uint8_t
+
+from slide._kernels.types cimport Buffer, PerThread
+
+
+cdef class Parameters:
+    """Rows of weights with their optimizer state, shared with NumPy arrays."""
+    cdef readonly object weights, slots, state
+    cdef float *w
+    cdef float *s
+    cdef float *r
+    cdef Py_ssize_t n_rows, ld
+    cdef Py_ssize_t n_cols          # columns in use: weights, then the bias if the row has one
+    cdef Py_ssize_t n_weights       # of these, the weights
+    cdef int n_slots, n_state
+    cdef float l2
+    cdef uint8_t *dirty             # set for every row that a step changed; NULL: nobody asks
+
+    cdef inline float *row(self, Py_ssize_t i) noexcept nogil:
+        return self.w + i * self.ld
+
+
+cdef class Optimizer:
+    cdef readonly int n_slots
+    cdef readonly int n_state
+    cdef double now                 # steps made since the optimizer started: its clock
+    cdef void step(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
+    cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil
+    cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
+
+
+cdef struct Entry:
+    int32_t row
+    int32_t sample
+    float coef
+
+
+cdef class RowUpdate:
+    """Sums a batch's sparse gradients by row and makes one optimizer step a row."""
+    cdef Parameters params
+    cdef Optimizer optimizer
+    cdef int log_parts
+    cdef Py_ssize_t n_parts, n_blocks, capacity, max_rows
+    cdef Buffer entries_buffer, hist_buffer, start_buffer, ids_buffer, coef_buffer, count_buffer
+    cdef Buffer samples_buffer, coefs_buffer
+    cdef Entry *entries
+    cdef Py_ssize_t *hist
+    cdef Py_ssize_t *start
+    # The caller sets, per sample, where its row ids and coefficients are and how many.
+    cdef const int32_t **ids
+    cdef const float **coef
+    cdef int32_t *count
+    # Rows whose gradient (in part) is already summed: position per row or -1, and the sums.
+    cdef const int32_t *extra_pos
+    cdef const int32_t *extra_ids
+    cdef float *extra
+    cdef uint8_t *extra_done
+    cdef Py_ssize_t n_extra
+    cdef PerThread counters, touched, grad
+    cdef void run(self, Py_ssize_t n, const float *h, Py_ssize_t ldh, float lr,
+                  int n_threads) noexcept nogil
+    cdef void _count_block(self, Py_ssize_t n, Py_ssize_t block) noexcept nogil
+    cdef void _scatter_block(self, Py_ssize_t n, Py_ssize_t block) noexcept nogil
+    cdef void _part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh, float lr,
+                    int thread) noexcept nogil

@@ -1,0 +1,72 @@
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from slide._kernels.hashing cimport HashFamily
+from slide._kernels.optim cimport Parameters
+from slide._kernels.tables cimport Tables
+from slide._kernels.types cimport Buffer, PerThread
+
+
+cdef struct Marks:
+    # Deduplication: neuron i is in the set being built iff stamp[i] == epoch, or is among the
+    # frequent ones, which every sample has: place[i] >= n_tail.
+    uint32_t *stamp
+    uint32_t epoch
+    const int32_t *place
+    int32_t n_tail
+
+
+cdef class Retriever:
+    """Finds, for a layer's input, neurons whose activations are likely to be large."""
+    cdef readonly Tables tables
+    cdef int n_threads
+    cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil
+    cdef void refresh(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
+                      bint new_functions, int n_threads) noexcept nogil
+    cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                             Marks *marks, uint64_t *rng, int thread) noexcept nogil
+
+
+cdef struct Cell:
+    float score
+    int32_t cell            # table * n_cells + cell
+
+
+cdef class ActiveSet:
+    """Which neurons of a layer a sample computes: its labels, what is retrieved, random ones."""
+    cdef readonly Retriever retriever
+    cdef readonly Py_ssize_t n_neurons, max_active, min_active
+    cdef readonly Py_ssize_t n_tail, n_own_tail, n_frequent, n_shared
+    cdef readonly bint corrected
+    cdef float pi                   # inclusion probability of the tail's neurons; 1: uncorrected
+    cdef Buffer shared_buffer, place_buffer, marks_buffer, dirty_buffer, changed_buffer
+    cdef Buffer counts_buffer, order_buffer
+    cdef int32_t *shared            # the batch's shared neurons: n_tail random ones, n_frequent
+    cdef int32_t *place             # per neuron its place among them, or -1
+    cdef int64_t *counts            # per neuron how often training had it as a label
+    cdef int64_t n_counted, next_order
+    cdef uint8_t *dirty
+    cdef int32_t *changed
+    cdef Marks *marks
+    cdef PerThread stamps
+    # Schedule of rebuilds
+    cdef double rebuild_every, rebuild_decay, next_rebuild
+    cdef Py_ssize_t new_functions_every
+    cdef readonly uint64_t n_rebuilds
+    cdef bint built
+    cdef readonly double seconds
+    cdef Marks *fresh_marks(self, int thread) noexcept nogil
+    cdef void count_labels(self, const int32_t *labels, Py_ssize_t n) noexcept nogil
+    cdef void _order(self) noexcept nogil
+    cdef void _sift(self, int32_t *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil
+    cdef bint _rarer(self, int32_t a, int32_t b) noexcept nogil
+    cdef void share(self, uint64_t seed, uint64_t step) noexcept nogil
+    cdef Py_ssize_t select(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
+                           int32_t *out, uint64_t rng, int32_t *drawn,
+                           int thread) noexcept nogil
+    cdef Py_ssize_t _fill(self, int32_t *out, Py_ssize_t n, Py_ssize_t least, Marks *marks,
+                          uint64_t *rng) noexcept nogil
+    cdef float own_pi(self, Py_ssize_t drawn, Py_ssize_t n) noexcept nogil
+    cdef Py_ssize_t query(self, const float *x, int32_t *out, Py_ssize_t most, uint64_t rng,
+                          int thread) noexcept nogil
+    cdef void maintain(self, Parameters p, uint64_t seed, uint64_t step,
+                       int n_threads) noexcept nogil

@@ -1,0 +1,37 @@
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int32_t
+
+cdef extern from "simd.h" nogil:
+    float MASKED "SLIDE_MASKED"
+    int PAD "SLIDE_PAD"
+
+    ctypedef struct AdamStep "slide_adam_step":
+        float rate, eps, beta1, beta2, rest1, rest2
+
+    ctypedef struct SimdTable "slide_simd_table":
+        const char *name
+        void (*rows_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids,
+                         ptrdiff_t n, const float *x) noexcept nogil
+        void (*rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld,
+                          const int32_t *ids, const float *c, ptrdiff_t n) noexcept nogil
+        float (*sumsq)(const float *x, ptrdiff_t n) noexcept nogil
+        float (*exp_shift)(float *z, ptrdiff_t n, float *sum) noexcept nogil
+        void (*scale)(float *x, ptrdiff_t n, float a) noexcept nogil
+        void (*shift)(float *x, ptrdiff_t n, float a) noexcept nogil
+        void (*axpy)(float *y, const float *x, ptrdiff_t n, float a) noexcept nogil
+        void (*sigmoid)(float *x, ptrdiff_t n) noexcept nogil
+        void (*tanh)(float *x, ptrdiff_t n) noexcept nogil
+        void (*sgd)(float *w, const float *g, ptrdiff_t n, float lr) noexcept nogil
+        void (*momentum)(float *w, float *v, const float *g, ptrdiff_t n, float lr, float mu,
+                         int nesterov) noexcept nogil
+        void (*adagrad)(float *w, float *acc, const float *g, ptrdiff_t n, float lr,
+                        float eps) noexcept nogil
+        void (*adam_skip)(float *w, float *m, float *v, ptrdiff_t n, float rate, float eps,
+                          float decay1, float decay2) noexcept nogil
+        void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n,
+                     AdamStep s) noexcept nogil
+
+    void prefetch "slide_prefetch"(const float *p, ptrdiff_t n)
+
+# The functions of the instruction set chosen when the package was imported.
+cdef const SimdTable *simd

@@ -1,0 +1,56 @@
+/* Loops over float rows, behind a table of the functions of one instruction set. */
+#ifndef SLIDE_SIMD_H
+#define SLIDE_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if !defined(__GNUC__)
+#error "slide needs a compiler with GNU vector extensions (gcc or clang)"
+#endif
+
+/* Row lengths (ld, n where marked) are multiples of SLIDE_PAD floats: no remainder loops. */
+#define SLIDE_PAD 16
+/* A logit that takes no part: far below every finite logit that the checks let through. */
+#define SLIDE_MASKED (-1e30f)
+
+/* w -= rate * m / (sqrt(v) + eps): rate = lr * sqrt(1 - beta2^t) / (1 - beta1^t) and
+   eps = epsilon * sqrt(1 - beta2^t), so that one division serves both bias corrections. */
+typedef struct {
+    float rate, eps, beta1, beta2;
+    float rest1, rest2;                 /* 1 - beta, rounded from double */
+} slide_adam_step;
+
+typedef struct {
+    const char *name;
+    /* out[i] = <W[ids[i]], x>; ids == NULL: rows 0..n-1. ld padded. */
+    void (*rows_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids, ptrdiff_t n,
+                     const float *x);
+    /* y += sum_i c[i] * W[ids[i]][:m]. m padded. */
+    void (*rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld, const int32_t *ids,
+                      const float *c, ptrdiff_t n);
+    float (*sumsq)(const float *x, ptrdiff_t n);
+    /* z <- exp(z - max z); *sum gets the sum; returns max z. n >= 1. */
+    float (*exp_shift)(float *z, ptrdiff_t n, float *sum);
+    void (*scale)(float *x, ptrdiff_t n, float a);
+    void (*shift)(float *x, ptrdiff_t n, float a);
+    void (*axpy)(float *y, const float *x, ptrdiff_t n, float a);
+    void (*sigmoid)(float *x, ptrdiff_t n);
+    void (*tanh)(float *x, ptrdiff_t n);
+    /* One optimizer step on one row; n padded. */
+    void (*sgd)(float *w, const float *g, ptrdiff_t n, float lr);
+    void (*momentum)(float *w, float *v, const float *g, ptrdiff_t n, float lr, float mu,
+                     int nesterov);
+    void (*adagrad)(float *w, float *acc, const float *g, ptrdiff_t n, float lr, float eps);
+    /* d steps without a gradient: w -= rate * m / (sqrt(v) + eps); m *= decay1; v *= decay2 */
+    void (*adam_skip)(float *w, float *m, float *v, ptrdiff_t n, float rate, float eps,
+                      float decay1, float decay2);
+    void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n, slide_adam_step s);
+} slide_simd_table;
+
+static inline void slide_prefetch(const float *p, ptrdiff_t n)
+{
+    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(p + k, 1, 3);
+}
+
+#endif

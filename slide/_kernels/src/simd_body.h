@@ -1,0 +1,269 @@
+/* One instruction set's functions; see simd.h. */
+#define LANES (WIDTH / 4)
+#define vf FN(floats)
+#define vi FN(ints)
+typedef float vf __attribute__((vector_size(WIDTH), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(WIDTH), aligned(4), may_alias));
+
+#define LOAD(p) (*(const vf *)(p))
+#define STORE(p, x) (*(vf *)(p) = (x))
+
+static inline float FN(hsum)(vf a)
+{
+    union { vf v; float f[LANES]; } u = {a};
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (int i = 0; i < LANES; i += 4) {
+        s0 += u.f[i];
+        s1 += u.f[i + 1];
+        s2 += u.f[i + 2];
+        s3 += u.f[i + 3];
+    }
+    return (s0 + s2) + (s1 + s3);
+}
+
+static inline void FN(prefetch_row)(const float *row, ptrdiff_t n)
+{
+    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(row + k, 0, 3);
+}
+
+static void FN(rows_dot)(float *restrict out, const float *restrict W, ptrdiff_t ld,
+                         const int32_t *restrict ids, ptrdiff_t n, const float *restrict x)
+{
+    enum { AHEAD = 8 };
+    ptrdiff_t i = 0;
+#define ROW(j) (W + (ids ? (ptrdiff_t)ids[j] : (j)) * ld)
+    if (ids)
+        for (ptrdiff_t j = 0; j < AHEAD && j < n; j++) FN(prefetch_row)(ROW(j), ld);
+    for (; i + 4 <= n; i += 4) {
+        if (ids)
+            for (ptrdiff_t j = i + AHEAD; j < i + AHEAD + 4 && j < n; j++)
+                FN(prefetch_row)(ROW(j), ld);
+        const float *r0 = ROW(i), *r1 = ROW(i + 1), *r2 = ROW(i + 2), *r3 = ROW(i + 3);
+        vf a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0};
+        for (ptrdiff_t k = 0; k < ld; k += LANES) {
+            vf xv = LOAD(x + k);
+            a0 += xv * LOAD(r0 + k);
+            a1 += xv * LOAD(r1 + k);
+            a2 += xv * LOAD(r2 + k);
+            a3 += xv * LOAD(r3 + k);
+        }
+        out[i] = FN(hsum)(a0);
+        out[i + 1] = FN(hsum)(a1);
+        out[i + 2] = FN(hsum)(a2);
+        out[i + 3] = FN(hsum)(a3);
+    }
+    for (; i < n; i++) {
+        const float *r0 = ROW(i);
+        vf a0 = {0};
+        for (ptrdiff_t k = 0; k < ld; k += LANES) a0 += LOAD(x + k) * LOAD(r0 + k);
+        out[i] = FN(hsum)(a0);
+    }
+#undef ROW
+}
+
+static void FN(rows_axpy)(float *restrict y, ptrdiff_t m, const float *restrict W, ptrdiff_t ld,
+                          const int32_t *restrict ids, const float *restrict c, ptrdiff_t n)
+{
+    enum { AHEAD = 8 };
+    ptrdiff_t i = 0;
+    for (ptrdiff_t j = 0; j < AHEAD && j < n; j++) FN(prefetch_row)(W + ids[j] * ld, m);
+    for (; i + 4 <= n; i += 4) {
+        for (ptrdiff_t j = i + AHEAD; j < i + AHEAD + 4 && j < n; j++)
+            FN(prefetch_row)(W + ids[j] * ld, m);
+        const float *r0 = W + ids[i] * ld, *r1 = W + ids[i + 1] * ld, *r2 = W + ids[i + 2] * ld,
+                    *r3 = W + ids[i + 3] * ld;
+        float c0 = c[i], c1 = c[i + 1], c2 = c[i + 2], c3 = c[i + 3];
+        for (ptrdiff_t k = 0; k < m; k += LANES) {
+            vf s = c0 * LOAD(r0 + k) + c1 * LOAD(r1 + k);
+            vf t = c2 * LOAD(r2 + k) + c3 * LOAD(r3 + k);
+            STORE(y + k, LOAD(y + k) + (s + t));
+        }
+    }
+    for (; i < n; i++) {
+        const float *r0 = W + ids[i] * ld;
+        float c0 = c[i];
+        for (ptrdiff_t k = 0; k < m; k += LANES) STORE(y + k, LOAD(y + k) + c0 * LOAD(r0 + k));
+    }
+}
+
+static float FN(sumsq)(const float *x, ptrdiff_t n)
+{
+    vf a = {0}, b = {0};
+    ptrdiff_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        vf u = LOAD(x + i), v = LOAD(x + i + LANES);
+        a += u * u;
+        b += v * v;
+    }
+    float s = FN(hsum)(a + b);
+    for (; i < n; i++) s += x[i] * x[i];
+    return s;
+}
+
+/* exp by range reduction to |r| <= ln2/2 and a polynomial of degree 6 (Taylor coefficients,
+   relative error below 2e-7 there); results under 2^-126 are flushed to 0. */
+static inline vf FN(vexp)(vf x)
+{
+    const float log2e = 1.44269504088896341f, ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f;
+    const vf lo = (vf){0} - 87.3f, hi = (vf){0} + 87.0f;   /* 1 / (1 + exp(87)) is no denormal */
+    vi below = x < lo;
+    vi over = x > hi;
+    x = (vf)(((vi)x & ~over) | ((vi)hi & over));
+    x = (vf)(((vi)x & ~below) | ((vi)lo & below));
+    vf magic = (vf){0} + 12582912.0f;               /* 1.5 * 2^23: adding it rounds to integer */
+    vf t = x * log2e + magic;
+    vf n = t - magic;
+    vf r = x - n * ln2_hi;
+    r = r - n * ln2_lo;
+    vf p = (vf){0} + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    vi e = ((vi)t - (vi)magic) << 23;
+    vf y = (vf)((vi)p + e);
+    return (vf)((vi)y & ~below);
+}
+
+static float FN(exp_shift)(float *restrict z, ptrdiff_t n, float *restrict sum)
+{
+    float m = z[0];
+    ptrdiff_t i = 0;
+    if (n >= LANES) {
+        vf v = LOAD(z);
+        for (i = LANES; i + LANES <= n; i += LANES) {
+            vf u = LOAD(z + i);
+            vi gt = u > v;
+            v = (vf)(((vi)u & gt) | ((vi)v & ~gt));
+        }
+        union { vf v; float f[LANES]; } w = {v};
+        for (int k = 0; k < LANES; k++) m = w.f[k] > m ? w.f[k] : m;
+    }
+    for (; i < n; i++) m = z[i] > m ? z[i] : m;
+    vf acc = {0};
+    for (i = 0; i + LANES <= n; i += LANES) {
+        vf e = FN(vexp)(LOAD(z + i) - m);
+        STORE(z + i, e);
+        acc += e;
+    }
+    float s = FN(hsum)(acc);
+    if (i < n) {
+        union { vf v; float f[LANES]; } w;
+        for (int k = 0; k < LANES; k++) w.f[k] = i + k < n ? z[i + k] - m : -100.0f;
+        w.v = FN(vexp)(w.v);
+        for (int k = 0; i < n; i++, k++) {
+            z[i] = w.f[k];
+            s += w.f[k];
+        }
+    }
+    *sum = s;
+    return m;
+}
+
+static void FN(scale)(float *restrict x, ptrdiff_t n, float a)
+{
+    for (ptrdiff_t i = 0; i < n; i++) x[i] *= a;
+}
+
+static void FN(shift)(float *restrict x, ptrdiff_t n, float a)
+{
+    for (ptrdiff_t i = 0; i < n; i++) x[i] += a;
+}
+
+static void FN(axpy)(float *restrict y, const float *restrict x, ptrdiff_t n, float a)
+{
+    for (ptrdiff_t i = 0; i < n; i++) y[i] += a * x[i];
+}
+
+/* 1 / (1 + exp(-x)), sign 1; tanh x = 2 sigmoid(2x) - 1. */
+static inline vf FN(vsigmoid)(vf x)
+{
+    return 1.0f / (1.0f + FN(vexp)(-x));
+}
+
+#define MAP(name, expr)                                                                            \
+    static void FN(name)(float *restrict x, ptrdiff_t n)                                           \
+    {                                                                                              \
+        ptrdiff_t i = 0;                                                                           \
+        for (; i + LANES <= n; i += LANES) {                                                       \
+            vf v = LOAD(x + i);                                                                    \
+            STORE(x + i, expr);                                                                    \
+        }                                                                                          \
+        if (i < n) {                                                                               \
+            union { vf v; float f[LANES]; } w = {{0}};                                             \
+            for (int k = 0; i + k < n; k++) w.f[k] = x[i + k];                                     \
+            vf v = w.v;                                                                            \
+            w.v = expr;                                                                            \
+            for (int k = 0; i + k < n; k++) x[i + k] = w.f[k];                                     \
+        }                                                                                          \
+    }
+MAP(sigmoid, FN(vsigmoid)(v))
+MAP(tanh, 2.0f * FN(vsigmoid)(2.0f * v) - 1.0f)
+#undef MAP
+
+static void FN(sgd)(float *restrict w, const float *restrict g, ptrdiff_t n, float lr)
+{
+    for (ptrdiff_t i = 0; i < n; i++) w[i] -= lr * g[i];
+}
+
+static void FN(momentum)(float *restrict w, float *restrict v, const float *restrict g, ptrdiff_t n,
+                         float lr, float mu, int nesterov)
+{
+    if (nesterov) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            v[i] = mu * v[i] - lr * g[i];
+            w[i] += mu * v[i] - lr * g[i];
+        }
+    } else {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            v[i] = mu * v[i] - lr * g[i];
+            w[i] += v[i];
+        }
+    }
+}
+
+static void FN(adagrad)(float *restrict w, float *restrict acc, const float *restrict g,
+                        ptrdiff_t n, float lr, float eps)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float a = acc[i] + g[i] * g[i];
+        acc[i] = a;
+        w[i] -= lr * g[i] / (sqrtf(a) + eps);
+    }
+}
+
+static void FN(adam_skip)(float *restrict w, float *restrict m, float *restrict v, ptrdiff_t n,
+                          float rate, float eps, float decay1, float decay2)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        w[i] -= rate * m[i] / (sqrtf(v[i]) + eps);
+        m[i] *= decay1;
+        v[i] *= decay2;
+    }
+}
+
+static void FN(adam)(float *restrict w, float *restrict m, float *restrict v,
+                     const float *restrict g, ptrdiff_t n, slide_adam_step s)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float mi = s.beta1 * m[i] + s.rest1 * g[i];
+        float vj = s.beta2 * v[i] + s.rest2 * g[i] * g[i];
+        m[i] = mi;
+        v[i] = vj;
+        w[i] -= s.rate * mi / (sqrtf(vj) + s.eps);
+    }
+}
+
+static const slide_simd_table FN(table) = {
+    SLIDE_STR(ISA), FN(rows_dot), FN(rows_axpy), FN(sumsq),   FN(exp_shift), FN(scale),
+    FN(shift),      FN(axpy),     FN(sigmoid),   FN(tanh),    FN(sgd),       FN(momentum),
+    FN(adagrad),    FN(adam_skip), FN(adam),
+};
+
+#undef LANES
+#undef vf
+#undef vi
+#undef LOAD
+#undef STORE

@@ -1,0 +1,168 @@
+"""Bucket storage: about 4 bytes an item and table, no bucket preallocated, none overflows."""
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.string cimport memset
+
+from slide._kernels.random cimport mix64
+
+import numpy as np
+
+
+@cython.final
+cdef class Tables:
+    """
+    A code's leading bits choose a slot and up to 8 further bits, the tag, are kept with each item,
+    so a bucket is exact where the code has at most slot_bits + 8 bits. Longer codes are mixed first;
+    a stranger of the same slot then passes as a member with probability 2^-8.
+
+    Parameters
+    ----------
+    code_bits : int
+        Width of the codes; 0: codes are numbers below n_slots.
+    n_slots : int
+        Only with code_bits = 0.
+    n_threads : int
+        Threads that may call insert at once, each for another table.
+    """
+
+    def __cinit__(self, Py_ssize_t n_items, int n_tables, int code_bits, Py_ssize_t n_slots,
+                  int n_threads):
+        cdef Py_ssize_t i, n = n_tables + n_threads
+        self.n_items, self.n_tables = n_items, n_tables
+        self.slot_bits, self.tag_bits, self.mixed = 0, 0, False
+        if code_bits:
+            # At most n_items / 4 slots of 4 bytes and one byte of tag: 6 bytes an item in all.
+            self.slot_bits = min(code_bits, max(1, len(bin(n_items)) - 2 - 3))
+            self.tag_bits = min(8, code_bits - self.slot_bits)
+            self.mixed = code_bits > self.slot_bits + 8
+            n_slots = (<Py_ssize_t> 1) << self.slot_bits
+        self.n_slots = n_slots
+        self.id_buffer = Buffer(n * n_items * sizeof(int32_t))
+        self.start_buffer = Buffer(n * (n_slots + 1) * sizeof(int32_t))
+        self.tag_buffer = Buffer(n * n_items if self.tag_bits else 0)
+        self.pointer_buffer = Buffer(3 * n * sizeof(void *))
+        self.ids = <int32_t **> self.pointer_buffer.p
+        self.starts = self.ids + n
+        self.tags = <uint8_t **> (self.starts + n)
+        for i in range(n):
+            self.ids[i] = <int32_t *> self.id_buffer.p + i * n_items
+            self.starts[i] = <int32_t *> self.start_buffer.p + i * (n_slots + 1)
+            self.tags[i] = <uint8_t *> self.tag_buffer.p + i * n_items
+
+    cdef Py_ssize_t slot_of(self, uint64_t code, uint8_t *tag) noexcept nogil:
+        if self.slot_bits == 0:
+            return <Py_ssize_t> code
+        if self.mixed:
+            code = mix64(code)
+            tag[0] = code & 0xff
+            return <Py_ssize_t> (code >> (64 - self.slot_bits))
+        tag[0] = <uint8_t> (code & ((1 << self.tag_bits) - 1))
+        return <Py_ssize_t> (code >> self.tag_bits)
+
+    cdef void insert(self, int table, const int32_t *items, const uint64_t *codes,
+                     Py_ssize_t stride, Py_ssize_t n, const uint8_t *moved,
+                     int thread) noexcept nogil:
+        """Moves items[i] (NULL: i) to the bucket of codes[i * stride]; moved[item] marks them."""
+        cdef int32_t *ids = self.ids[table]
+        cdef int32_t *start = self.starts[table]
+        cdef uint8_t *tag = self.tags[table]
+        cdef Py_ssize_t spare = self.n_tables + thread, slot, j, at
+        cdef int32_t *new_ids = self.ids[spare]
+        cdef int32_t *new_start = self.starts[spare]
+        cdef uint8_t *new_tag = self.tags[spare]
+        cdef uint8_t t = 0
+        cdef int32_t count, total = 0
+        memset(new_start, 0, (self.n_slots + 1) * sizeof(int32_t))
+        for slot in range(self.n_slots):
+            for j in range(start[slot], start[slot + 1]):
+                new_start[slot] += not moved[ids[j]]
+        for j in range(n):
+            new_start[self.slot_of(codes[j * stride], &t)] += 1
+        for slot in range(self.n_slots + 1):
+            count = new_start[slot]
+            new_start[slot] = total
+            total += count
+        for slot in range(self.n_slots):
+            for j in range(start[slot], start[slot + 1]):
+                if not moved[ids[j]]:
+                    at = new_start[slot]
+                    new_start[slot] += 1
+                    new_ids[at] = ids[j]
+                    if self.tag_bits:
+                        new_tag[at] = tag[j]
+        for j in range(n):
+            slot = self.slot_of(codes[j * stride], &t)
+            at = new_start[slot]
+            new_start[slot] += 1
+            new_ids[at] = items[j] if items != NULL else <int32_t> j
+            if self.tag_bits:
+                new_tag[at] = t
+        for slot in range(self.n_slots, 0, -1):      # every start now stands at its slot's end
+            new_start[slot] = new_start[slot - 1]
+        new_start[0] = 0
+        self.ids[table], self.ids[spare] = new_ids, ids
+        self.starts[table], self.starts[spare] = new_start, start
+        self.tags[table], self.tags[spare] = new_tag, tag
+
+    @property
+    def nbytes(self):
+        """Bytes of ids, tags and bucket starts of all tables."""
+        per_item = sizeof(int32_t) + (1 if self.tag_bits else 0)
+        return self.n_tables * (self.n_items * per_item + (self.n_slots + 1) * sizeof(int32_t))
+
+    def bucket(self, int table, uint64_t code):
+        """Ids in the bucket of a code."""
+        if not 0 <= table < self.n_tables:
+            raise IndexError(f"table {table} of {self.n_tables}")
+        cdef uint8_t tag = 0
+        cdef Py_ssize_t slot = self.slot_of(code, &tag), j
+        if not 0 <= slot < self.n_slots:
+            raise IndexError(f"code {code} of {self.n_slots}")
+        return np.array(
+            [self.ids[table][j]
+             for j in range(self.starts[table][slot], self.starts[table][slot + 1])
+             if not self.tag_bits or self.tags[table][j] == tag], dtype=np.int32)
+
+    def sizes(self, int table):
+        """Number of items in every slot."""
+        if not 0 <= table < self.n_tables:
+            raise IndexError(f"table {table} of {self.n_tables}")
+        cdef Py_ssize_t j
+        return np.diff([self.starts[table][j] for j in range(self.n_slots + 1)])
+
+    def get_state(self):
+        """Copies of ids (L, n_items), starts (L, n_slots + 1) and, if there are any, tags."""
+        cdef Py_ssize_t t
+        state = {"ids": np.empty((self.n_tables, self.n_items), np.int32),
+                 "starts": np.empty((self.n_tables, self.n_slots + 1), np.int32)}
+        if self.tag_bits:
+            state["tags"] = np.empty((self.n_tables, self.n_items), np.uint8)
+        for t in range(self.n_tables):
+            state["ids"][t] = <int32_t[:self.n_items]> self.ids[t]
+            state["starts"][t] = <int32_t[:self.n_slots + 1]> self.starts[t]
+            if self.tag_bits:
+                state["tags"][t] = <uint8_t[:self.n_items]> self.tags[t]
+        return state
+
+    def set_state(self, state):
+        """Takes what get_state gave; refuses ids and starts that could not have come from it."""
+        cdef Py_ssize_t t
+        ids, starts = state["ids"], state["starts"]
+        wanted = {"ids": ((self.n_tables, self.n_items), np.int32),
+                  "starts": ((self.n_tables, self.n_slots + 1), np.int32)}
+        if self.tag_bits:
+            wanted["tags"] = (self.n_tables, self.n_items), np.uint8
+        for name, (shape, dtype) in wanted.items():
+            if state[name].shape != shape or state[name].dtype != dtype:
+                raise ValueError(f"hash tables: {name} is {state[name].dtype}{state[name].shape}, "
+                                 f"not {np.dtype(dtype)}{shape}")
+        if self.n_items and not 0 <= ids.min() <= ids.max() < self.n_items:
+            raise ValueError("hash tables: an id is out of range")
+        if (starts[:, 0] != 0).any() or (starts[:, -1] > self.n_items).any() \
+                or (np.diff(starts, axis=1) < 0).any():
+            raise ValueError("hash tables: bucket starts do not ascend within the items")
+        for t in range(self.n_tables):
+            (<int32_t[:self.n_items]> self.ids[t])[:] = ids[t]
+            (<int32_t[:self.n_slots + 1]> self.starts[t])[:] = starts[t]
+            if self.tag_bits:
+                (<uint8_t[:self.n_items]> self.tags[t])[:] = state["tags"][t]

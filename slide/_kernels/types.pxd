@@ -1,0 +1,49 @@
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+
+cdef struct Vec:
+    # An activation of one sample, or its gradient's place. idx == NULL: dense.
+    Py_ssize_t n
+    const int32_t *idx
+    float *val
+    float *grad
+
+
+cdef struct Batch:
+    # One mini-batch as every kernel sees it. Rows index the whole data set.
+    Py_ssize_t n
+    const int64_t *rows
+    const int64_t *x_indptr         # NULL: dense features
+    const int32_t *x_indices
+    const float *x_data
+    const float *x_dense
+    Py_ssize_t x_cols
+    const int64_t *y_indptr
+    const int32_t *y_indices
+    const float *y_data
+    const float *sample_weight      # NULL: all 1
+    uint64_t seed
+    uint64_t step
+    uint64_t first_step             # at which the optimizer started
+    float lr
+    float scale                     # of every sample's gradient: 1 / n in batch mode
+    int n_threads
+    bint hogwild
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
+    """n rounded up to the floats of a cache line."""
+    return (n + 15) & ~(<Py_ssize_t> 15)
+
+
+cdef class Buffer:
+    """Zeroed memory on 128-byte boundaries (two threads' buffers never share a cache line)."""
+    cdef void *p
+    cdef Py_ssize_t n_bytes
+
+
+cdef class PerThread:
+    """One Buffer a thread."""
+    cdef list buffers
+    cdef Buffer pointers
+    cdef void **p
