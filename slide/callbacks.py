@@ -1,0 +1,612 @@
+"""What happens between executions of training: history, progress, early stops, checkpoints.
+
+The hooks and their arguments are Keras's, with one difference: ``on_train_batch_begin`` and
+``on_train_batch_end`` are called once per execution, which may be many batches, with the index
+of the execution's last batch in the epoch.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import string
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from slide import _validation as check
+
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "CallbackList",
+    "EarlyStopping",
+    "History",
+    "LambdaCallback",
+    "ModelCheckpoint",
+    "ProgressBar",
+]
+
+Logs = dict[str, Any]
+
+
+class Callback:
+    """Base class: every hook does nothing.
+
+    Attributes
+    ----------
+    model : Sequential
+        The model in training. ``model.stop_training = True`` ends training after the epoch.
+    params : dict
+        ``"epochs"``, ``"samples"`` (of an epoch, None when unknown) and ``"verbose"``.
+    """
+
+    model: Any = None
+    params: Logs
+
+    def __init__(self) -> None:
+        self.params = {}
+
+    def set_model(self, model: Any) -> None:
+        """Remember the model; called before training."""
+        self.model = model
+
+    def set_params(self, params: Logs) -> None:
+        """Remember the parameters of training; called before training."""
+        self.params = params
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Called before the first epoch."""
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Called after the last epoch with its logs."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Called before epoch number `epoch`, counted from 0."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Called after an epoch, with its loss, its metrics and, as ``val_*``, its validation."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before an execution that ends with batch number `batch` of the epoch."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after an execution that ended with batch number `batch` of the epoch.
+
+        `logs` has ``"loss"``, ``"active_fraction"``, ``"samples_per_second"`` and ``"samples"``,
+        the number of samples done in this epoch.
+        """
+
+
+_HOOKS = (
+    "on_train_begin",
+    "on_train_end",
+    "on_epoch_begin",
+    "on_epoch_end",
+    "on_train_batch_begin",
+    "on_train_batch_end",
+)
+
+
+class History(Callback):
+    """What `fit` returns: the logs of all epochs.
+
+    Attributes
+    ----------
+    history : dict of str to list
+        One list a log, with one value an epoch.
+    epoch : list of int
+        The epochs' numbers, counted from 0.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> history.on_epoch_end(0, {"loss": 0.5})
+    >>> history.history
+    {'loss': [0.5]}
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[str, list[Any]] = {}
+        self.epoch: list[int] = []
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.history = {}
+        self.epoch = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+
+
+class CallbackList:
+    """All callbacks of one training, called in order.
+
+    A hook that no callback defines costs nothing: it is looked up once, here.
+
+    Parameters
+    ----------
+    callbacks : Callback, iterable of Callback or None
+        The user's. A `ProgressBar` is put before them if ``params["verbose"]`` is not 0 and they
+        have none, a `History` after them if they have none.
+    model : Sequential
+        The model that the callbacks get.
+    params : dict
+        The parameters that the callbacks get; see `Callback`.
+
+    Attributes
+    ----------
+    history : History
+        The history among the callbacks.
+
+    Raises
+    ------
+    TypeError
+        If something is not a callback.
+
+    Examples
+    --------
+    >>> hooks = CallbackList([LambdaCallback(on_train_begin=lambda logs: print("go"))])
+    >>> hooks.on_train_begin()
+    go
+    """
+
+    history: History
+
+    def __init__(
+        self,
+        callbacks: Callback | Iterable[Callback] | None = None,
+        model: Any = None,
+        params: Logs | None = None,
+    ):
+        if callbacks is None:
+            callbacks = []
+        elif isinstance(callbacks, Callback):
+            callbacks = [callbacks]
+        elif not isinstance(callbacks, Iterable):
+            raise TypeError(f"callbacks must be a list of Callback, got {callbacks!r}")
+        self.callbacks = list(callbacks)
+        for i, callback in enumerate(self.callbacks):
+            if not isinstance(callback, Callback):
+                raise TypeError(f"callbacks[{i}] must be a Callback, got {callback!r}")
+
+        params = {} if params is None else params
+        if params.get("verbose") and not any(isinstance(c, ProgressBar) for c in self.callbacks):
+            self.callbacks.insert(0, ProgressBar())
+        for callback in self.callbacks:
+            if isinstance(callback, History):
+                self.history = callback
+                break
+        else:
+            self.history = History()
+            self.callbacks.append(self.history)
+        self._hooks = {name: self._defined(name) for name in _HOOKS}
+        for callback in self.callbacks:
+            callback.set_model(model)
+            callback.set_params(params)
+
+    def _defined(self, name: str) -> list[Callable[..., None]]:
+        # Through the instance, as LambdaCallback puts its hooks there.
+        empty = getattr(Callback, name)
+        hooks = [getattr(callback, name) for callback in self.callbacks]
+        return [hook for hook in hooks if getattr(hook, "__func__", hook) is not empty]
+
+    def __iter__(self) -> Iterator[Callback]:
+        return iter(self.callbacks)
+
+    @property
+    def has_batch_hooks(self) -> bool:
+        """Whether any callback wants to be called between executions."""
+        return bool(self._hooks["on_train_batch_begin"] or self._hooks["on_train_batch_end"])
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Call the hook of all callbacks that define it."""
+        for hook in self._hooks["on_train_begin"]:
+            hook(logs)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Call the hook of all callbacks that define it."""
+        for hook in self._hooks["on_train_end"]:
+            hook(logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Call the hook of all callbacks that define it."""
+        for hook in self._hooks["on_epoch_begin"]:
+            hook(epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Call the hook of all callbacks that define it."""
+        for hook in self._hooks["on_epoch_end"]:
+            hook(epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Call the hook of all callbacks that define it."""
+        for hook in self._hooks["on_train_batch_begin"]:
+            hook(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Call the hook of all callbacks that define it."""
+        for hook in self._hooks["on_train_batch_end"]:
+            hook(batch, logs)
+
+
+class LambdaCallback(Callback):
+    """A callback made of functions.
+
+    Parameters
+    ----------
+    on_train_begin, on_train_end : callable, optional
+        Called with ``(logs)``.
+    on_epoch_begin, on_epoch_end : callable, optional
+        Called with ``(epoch, logs)``.
+    on_train_batch_begin, on_train_batch_end : callable, optional
+        Called with ``(batch, logs)``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is neither callable nor None.
+
+    Examples
+    --------
+    >>> callback = LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs["loss"]))
+    >>> callback.on_epoch_end(0, {"loss": 0.5})
+    0 0.5
+    """
+
+    def __init__(
+        self,
+        on_train_begin: Callable[..., Any] | None = None,
+        on_train_end: Callable[..., Any] | None = None,
+        on_epoch_begin: Callable[..., Any] | None = None,
+        on_epoch_end: Callable[..., Any] | None = None,
+        on_train_batch_begin: Callable[..., Any] | None = None,
+        on_train_batch_end: Callable[..., Any] | None = None,
+    ):
+        super().__init__()
+        given = (
+            on_train_begin,
+            on_train_end,
+            on_epoch_begin,
+            on_epoch_end,
+            on_train_batch_begin,
+            on_train_batch_end,
+        )
+        for name, function in zip(_HOOKS, given, strict=True):
+            if function is None:
+                continue
+            if not callable(function):
+                raise TypeError(f"{name} must be callable, got {function!r}")
+            setattr(self, name, function)
+
+
+class _Monitor:
+    """One watched log: its name, its direction and its best value so far."""
+
+    # Parts of the names of metrics that are better when larger, and when smaller.
+    LARGER = ("acc", "precision", "ndcg", "psp", "recall", "auc", "f1", "samples_per_second")
+    SMALLER = ("loss", "error", "crossentropy", "mse", "mae", "active_fraction")
+
+    def __init__(self, owner: str, name: str, mode: str, min_delta: float = 0.0):
+        self.owner = owner
+        if not isinstance(name, str):
+            raise TypeError(f"monitor must be a log's name, got {name!r}")
+        self.name = name
+        mode = check.check_in("mode", mode, ("auto", "min", "max"))
+        if mode == "auto":
+            lowered = name.lower()
+            if any(part in lowered for part in self.SMALLER):
+                mode = "min"
+            elif any(part in lowered for part in self.LARGER):
+                mode = "max"
+            else:
+                raise ValueError(
+                    f"mode='auto' cannot tell whether monitor={name!r} should rise or fall; "
+                    f"say mode='max' or mode='min'"
+                )
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.min_delta = check.check_finite_float("min_delta", min_delta, at_least=0.0)
+        self.reset()
+
+    def reset(self) -> None:
+        self.best = -self.sign * float("inf")
+
+    def improved(self, logs: Logs | None) -> bool:
+        """Return whether the log beats the best so far by min_delta; if so, remember it."""
+        logs = logs or {}
+        if self.name not in logs:
+            available = ", ".join(sorted(logs)) or "none"
+            raise ValueError(
+                f"{self.owner} monitors {self.name!r}, which is not among the logs of the epoch: "
+                f"{available}"
+            )
+        value = float(logs[self.name])
+        # False for NaN.
+        if self.sign * value - self.min_delta > self.sign * self.best:
+            self.best = value
+            return True
+        return False
+
+
+class EarlyStopping(Callback):
+    """Stop training when a log has not improved for some epochs.
+
+    Parameters
+    ----------
+    monitor : str
+        The log to watch, as ``"val_loss"`` or ``"val_precision@1"``.
+    min_delta : float
+        The change that counts as an improvement must be larger than this, at least 0.
+    patience : int
+        The number of epochs without improvement after which training stops; 0 stops at the first.
+    mode : {"auto", "min", "max"}
+        Whether the log should fall or rise; ``"auto"`` knows by its name.
+    restore_best_weights : bool
+        Whether the model gets the weights of its best epoch when training ends. They are kept in
+        memory as a copy.
+
+    Attributes
+    ----------
+    best : float
+        The best value of the log.
+    best_epoch : int
+        Its epoch, counted from 0.
+    stopped_epoch : int or None
+        The epoch after which training was stopped, None if it was not.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or, at an epoch's end, there is no such log.
+
+    Examples
+    --------
+    >>> EarlyStopping(monitor="val_precision@1", patience=2).best
+    -inf
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        mode: str = "auto",
+        restore_best_weights: bool = False,
+    ):
+        super().__init__()
+        self._monitor = _Monitor("EarlyStopping", monitor, mode, min_delta)
+        self.patience = check.check_positive_int("patience", patience, low=0)
+        self.restore_best_weights = check.check_bool("restore_best_weights", restore_best_weights)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._monitor.reset()
+        self.best_epoch = 0
+        self.stopped_epoch: int | None = None
+        self._wait = 0
+        self._best_weights: list[np.ndarray] | None = None
+
+    @property
+    def best(self) -> float:
+        return self._monitor.best
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._reset()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self._monitor.improved(logs):
+            self._wait = 0
+            self.best_epoch = epoch
+            if self.restore_best_weights:
+                self._best_weights = [np.array(w) for w in self.model.get_weights()]
+            return
+        self._wait += 1
+        if self._wait >= self.patience:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._best_weights is not None:
+            self.model.set_weights(self._best_weights)
+            self._best_weights = None
+
+
+class ModelCheckpoint(Callback):
+    """Save the model after every epoch, or after the best ones.
+
+    Parameters
+    ----------
+    filepath : str or path
+        Where to save. It may have format fields: ``{epoch}``, counted from 1, and the logs'
+        names, as in ``"model-{epoch:02d}-{val_loss:.3f}.safetensors"``. Missing directories are
+        made.
+    monitor : str
+        The log that decides with ``save_best_only=True``.
+    save_best_only : bool
+        Whether only a model that is better than all before it is saved.
+    mode : {"auto", "min", "max"}
+        Whether the log should fall or rise; ``"auto"`` knows by its name.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or, at an epoch's end, there is no log of a name in
+        `monitor` or `filepath`.
+
+    Examples
+    --------
+    >>> checkpoint = ModelCheckpoint("best.safetensors", "val_precision@1", save_best_only=True)
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        save_best_only: bool = False,
+        mode: str = "auto",
+    ):
+        super().__init__()
+        self.filepath = os.fspath(filepath)
+        try:
+            list(string.Formatter().parse(self.filepath))
+        except ValueError as error:
+            raise ValueError(f"filepath {self.filepath!r} is no format string: {error}") from error
+        self._monitor: _Monitor | None = None
+        if check.check_bool("save_best_only", save_best_only):
+            self._monitor = _Monitor("ModelCheckpoint", monitor, mode)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if self._monitor is not None:
+            self._monitor.reset()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self._monitor is not None and not self._monitor.improved(logs):
+            return
+        fields = {**(logs or {}), "epoch": epoch + 1}
+        try:
+            path = self.filepath.format(**fields)
+        except (LookupError, ValueError) as error:
+            available = ", ".join(sorted(fields))
+            raise ValueError(
+                f"filepath {self.filepath!r} cannot be filled in: {error}; its fields may be "
+                f"{available}"
+            ) from error
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        self.model.save(path)
+
+
+class CSVLogger(Callback):
+    """Write the logs of every epoch as a line of a CSV file.
+
+    Parameters
+    ----------
+    filename : str or path
+        The file. Its first line has the logs' names.
+    separator : str
+        One character between values.
+    append : bool
+        Whether lines are added to an existing file, which must have the same columns.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If an epoch has other logs than the file has columns.
+
+    Examples
+    --------
+    >>> logger = CSVLogger("training.csv", append=True)
+    """
+
+    def __init__(
+        self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False
+    ):
+        super().__init__()
+        self.filename = os.fspath(filename)
+        if not isinstance(separator, str) or len(separator) != 1:
+            raise ValueError(f"separator must be one character, got {separator!r}")
+        self.separator = separator
+        self.append = check.check_bool("append", append)
+        self._columns: list[str] | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._columns = None
+        # Opened now, so that a path that cannot be written fails before the first epoch.
+        with open(self.filename, "a+" if self.append else "w+", newline="", encoding="utf-8") as f:
+            f.seek(0)
+            self._columns = next(csv.reader(f, delimiter=self.separator), None)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        row = {"epoch": epoch, **(logs or {})}
+        if self._columns is not None and set(row) != set(self._columns):
+            raise ValueError(
+                f"{self.filename} has the columns {', '.join(self._columns)}; "
+                f"the logs of epoch {epoch} are {', '.join(row)}"
+            )
+        with open(self.filename, "a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, delimiter=self.separator, lineterminator="\n")
+            if self._columns is None:
+                self._columns = list(row)
+                writer.writerow(self._columns)
+            writer.writerow([row[name] for name in self._columns])
+
+
+class ProgressBar(Callback):
+    """Show progress: a bar an epoch (``verbose=1``), or a line an epoch (``verbose=2``).
+
+    Bars go to the standard error stream or the notebook, lines to the standard output. With
+    ``params["verbose"] == 0`` it shows nothing.
+
+    Examples
+    --------
+    >>> bar = ProgressBar()
+    >>> bar.set_params({"epochs": 1, "verbose": 2})
+    >>> bar.on_epoch_begin(0)
+    >>> bar.on_epoch_end(0, {"loss": 0.5})  # doctest: +ELLIPSIS
+    Epoch 1/1: ...s, loss 0.5000
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Any = None
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._close()
+        self._started = time.perf_counter()
+        if self.params.get("verbose", 1) == 1:
+            # The rate is the trainer's own: tqdm's would count validation and callbacks.
+            self._bar = tqdm(
+                total=self.params.get("samples"),
+                desc=self._title(epoch),
+                unit=" samples",
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+                "[{elapsed}<{remaining}{postfix}]"
+                if self.params.get("samples")
+                else "{desc}: {n_fmt}{unit} [{elapsed}{postfix}]",
+            )
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if self._bar is None or not logs:
+            return
+        self._bar.set_postfix_str(_describe(logs), refresh=False)
+        self._bar.update(logs.get("samples", self._bar.n) - self._bar.n)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(_describe(logs or {}), refresh=False)
+            self._bar.refresh()
+            self._close()
+        elif self.params.get("verbose", 1) == 2:
+            seconds = time.perf_counter() - self._started
+            parts = (f"{seconds:.1f}s", _describe(logs or {}))
+            print(f"{self._title(epoch)}: {', '.join(p for p in parts if p)}", file=sys.stdout)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._close()
+
+    def _title(self, epoch: int) -> str:
+        return f"Epoch {epoch + 1}/{self.params.get('epochs', '?')}"
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _describe(logs: Logs) -> str:
+    """Return the logs as one line: losses and metrics, then speed and activity."""
+    own = ("samples", "samples_per_second", "active_fraction", "lr")
+    parts = [f"{name} {value:.4f}" for name, value in logs.items() if name not in own]
+    if "samples_per_second" in logs:
+        parts.append(f"{logs['samples_per_second']:,.0f} samples/s")
+    if "active_fraction" in logs:
+        parts.append(f"{logs['active_fraction']:.2%} active")
+    return ", ".join(parts)

@@ -1,0 +1,339 @@
+"""Layers: their configuration, and the arrays of their weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from slide import _validation as check
+from slide import initializers, regularizers, sampling
+from slide._kernels import layers as _layers
+from slide._kernels.optim import Parameters
+from slide._memory import aligned_zeros, padded
+from slide.optimizers import Optimizer
+
+__all__ = ["Dense", "Input"]
+
+ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh", "softmax")
+"""In the order of the kernels' numbers for them."""
+
+MAX_WIDTH = 2**31 - 17
+"""Ids are int32, and rows are padded."""
+
+
+class Input:
+    """The number of features, and whether they are sparse.
+
+    Parameters
+    ----------
+    n_features : int
+    sparse : bool or None
+        Whether the first layer's weights are laid out for sparse rows, read and updated feature by
+        feature, or for dense ones. Either takes sparse and dense `x`; the other form is converted.
+        None: as the first data given to the model.
+
+    Examples
+    --------
+    >>> Input(784, sparse=False)
+    Input(784, sparse=False)
+    """
+
+    def __init__(self, n_features: int, sparse: bool | None = None):
+        self.n_features = check.check_positive_int("n_features", n_features, high=MAX_WIDTH)
+        self.sparse = None if sparse is None else check.check_bool("sparse", sparse)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as values that JSON can hold."""
+        return {"n_features": self.n_features, "sparse": self.sparse}
+
+    def __repr__(self) -> str:
+        return f"Input({self.n_features}, sparse={self.sparse})"
+
+
+class Dense:
+    """``activation(x W + b)``; with a sampler only for a sample's active set.
+
+    Parameters
+    ----------
+    units : int
+        The number of neurons.
+    activation : {"linear", "relu", "sigmoid", "tanh", "softmax"} or None
+        None is linear. Softmax belongs to an output layer.
+    sampler : Sampler, "auto" or None
+        Which neurons of an output layer training computes; see `slide.sampling`. None: all.
+        ``"auto"``: the recommended mixture.
+    use_bias : bool
+    kernel_initializer, bias_initializer : Initializer or str
+        ``"label_log_odds"`` starts output biases at the log-odds of the first training data.
+    kernel_regularizer : L2 or None
+        Penalty on weights, not biases. It is applied to the rows that a batch touches.
+    name : str or None
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Examples
+    --------
+    >>> Dense(128, activation="relu").units
+    128
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | None = None,
+        sampler: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        name: str | None = None,
+    ):
+        self.units = check.check_positive_int("units", units, high=MAX_WIDTH)
+        self.activation = check.check_in(
+            "activation", "linear" if activation is None else activation, ACTIVATIONS
+        )
+        self.sampler = None if sampler is None else sampling.get(sampler)
+        self.use_bias = check.check_bool("use_bias", use_bias)
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        if self.kernel_initializer.needs_label_counts:
+            raise ValueError(f"kernel_initializer {kernel_initializer!r} is one for biases")
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {name!r}")
+        self.name = name
+        self._clear()
+
+    def _clear(self) -> None:
+        self.built = False
+        self.n_in = 0
+        self.by_feature = False
+        self._weights = self._slots = self._state = None
+        self._active: Any = None
+        self._active_threads = 0
+        self._seed = 0
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as values that JSON can hold."""
+        return {
+            "units": self.units,
+            "activation": self.activation,
+            "sampler": None if self.sampler is None else sampling.serialize(self.sampler),
+            "use_bias": self.use_bias,
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
+            "name": self.name,
+        }
+
+    def __repr__(self) -> str:
+        return f"Dense({self.units}, activation={self.activation!r}, sampler={self.sampler!r})"
+
+    # Weights --------------------------------------------------------------------------
+
+    def build(self, n_in: int, by_feature: bool, seed: int, draw: bool = True) -> None:
+        """Make the weights.
+
+        Parameters
+        ----------
+        n_in : int
+            Inputs.
+        by_feature : bool
+            Whether a row holds a feature's weights to all neurons, for sparse input, with the
+            biases as one more row; otherwise a row holds a neuron's weights and its bias.
+        seed : int
+            Of the weights and of the hash functions.
+        draw : bool
+            Whether initial values are drawn; else all weights are 0.
+        """
+        if by_feature and self.sampler is not None:
+            raise ValueError(
+                f"layer {self.name!r} has a sampler and sparse features as its input; samplers "
+                f"need a dense input: put a hidden layer between"
+            )
+        self.n_in, self.by_feature, self._seed = n_in, by_feature, seed
+        if by_feature:
+            self._weights = aligned_zeros((n_in + 1, padded(self.units)))
+        else:
+            self._weights = aligned_zeros((self.units, padded(n_in + 1)))
+        self._slots = self._state = None
+        self._active = None
+        self.built = True
+        if draw:
+            rng = np.random.default_rng([seed, 1])
+            shape = (n_in, self.units) if by_feature else (self.units, n_in)
+            self._kernel_view[...] = self.kernel_initializer(
+                shape, rng, fan_in=n_in, fan_out=self.units
+            )
+            if self.use_bias and not self.bias_initializer.needs_label_counts:
+                self._bias_view[...] = self.bias_initializer(
+                    (self.units,), rng, fan_in=n_in, fan_out=self.units
+                )
+
+    @property
+    def _kernel_view(self) -> np.ndarray:
+        """Weights as they are stored, without the padding."""
+        if self.by_feature:
+            return self._weights[: self.n_in, : self.units]
+        return self._weights[:, : self.n_in]
+
+    @property
+    def _bias_view(self) -> np.ndarray:
+        if self.by_feature:
+            return self._weights[self.n_in, : self.units]
+        return self._weights[:, self.n_in]
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Return copies: weights (inputs, units) and, with a bias, biases (units,)."""
+        kernel = self._kernel_view if self.by_feature else self._kernel_view.T
+        kernel = np.array(kernel, order="C")
+        return [kernel, self._bias_view.copy()] if self.use_bias else [kernel]
+
+    def checked_weights(self, weights: list[Any]) -> list[np.ndarray]:
+        """Return `weights` as arrays that `set_weights` can take.
+
+        Raises
+        ------
+        ValueError
+            If the number or a shape is wrong or a value is not finite.
+        """
+        shapes = [(self.n_in, self.units)] + [(self.units,)] * self.use_bias
+        if len(weights) != len(shapes):
+            raise ValueError(f"layer {self.name!r} has {len(shapes)} arrays, got {len(weights)}")
+        arrays = [np.asarray(array, dtype=np.float32) for array in weights]
+        for array, shape in zip(arrays, shapes, strict=True):
+            if array.shape != shape:
+                raise ValueError(f"layer {self.name!r} needs shape {shape}, got {array.shape}")
+            if not np.isfinite(array).all():
+                at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+                raise ValueError(f"layer {self.name!r}: the weight at {at} is {array[at]}")
+        return arrays
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        """Take arrays that `checked_weights` returned."""
+        self._kernel_view[...] = weights[0] if self.by_feature else weights[0].T
+        if self.use_bias:
+            self._bias_view[...] = weights[1]
+        if self._active is not None:
+            self._active.weights_replaced()
+
+    @property
+    def n_parameters(self) -> int:
+        return self.n_in * self.units + self.units * self.use_bias
+
+    # Kernels --------------------------------------------------------------------------
+
+    def active_set(self, n_threads: int) -> Any:
+        """Return the active set's kernel, with its tables, for up to so many threads."""
+        if self.sampler is None:
+            return None
+        if self._active is None or self._active_threads < n_threads:
+            new = self.sampler.active_set(self.units, self.n_in + 1, self._seed, n_threads)
+            if self._active is not None:
+                new.set_state(self._active.get_state())
+            self._active, self._active_threads = new, n_threads
+        return self._active
+
+    def reset_optimizer(self) -> None:
+        """Forget the optimizer's state."""
+        self._slots = self._state = None
+
+    def _parameters(self, training: bool) -> Parameters:
+        slots, state = self._slots, self._state
+        if not training:
+            slots = state = np.zeros((len(self._weights), 0), np.float32)
+        l2 = 0.0 if self.kernel_regularizer is None else self.kernel_regularizer.l2
+        n_columns = self.units if self.by_feature else self.n_in + 1
+        n_weights = self.units if self.by_feature else self.n_in
+        return Parameters(self._weights, slots, state, n_columns, n_weights, l2)
+
+    def settle(self, optimizer: Optimizer, now: float, learning_rate: float) -> None:
+        """Bring all rows up to the optimizer's clock, `now`."""
+        if self._slots is not None:
+            optimizer.kernel().settle(self._parameters(True), now, learning_rate, 1)
+            if self._active is not None:
+                self._active.weights_moved()
+
+    def kernel(self, optimizer: Optimizer, loss: Any, n_threads: int, training: bool) -> Any:
+        """Return the kernel of the layer.
+
+        Parameters
+        ----------
+        loss : Loss kernel or None
+            Given for the output layer.
+        training : bool
+            Whether the optimizer needs its state.
+        """
+        step = optimizer.kernel()
+        if training and self._slots is None:
+            n_rows, ld = self._weights.shape
+            self._slots = aligned_zeros((n_rows, step.n_slots * ld))
+            self._state = aligned_zeros((n_rows, step.n_state))
+            optimizer.start(self._slots, self._state)
+        arguments = [
+            self._parameters(training),
+            step,
+            ACTIVATIONS.index(self.activation),
+            self.use_bias,
+            self.n_in,
+            self.units,
+            loss,
+        ]
+        active = self.active_set(n_threads)
+        if active is not None:
+            return _layers.SampledDense(*arguments, active)
+        if self.by_feature:
+            return _layers.SparseInputDense(*arguments)
+        return _layers.Dense(*arguments)
+
+    # State ----------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays of a saved model; some share memory with the layer."""
+        state = {"weights": self._weights}
+        if self._slots is not None:
+            state["slots"], state["state"] = self._slots, self._state
+        if self._active is not None:
+            state.update({f"active.{k}": a for k, a in self._active.get_state().items()})
+        return state
+
+    def set_state(self, state: dict[str, np.ndarray], optimizer: Optimizer | None) -> None:
+        """Take what `get_state` gave, after `build`.
+
+        Raises
+        ------
+        KeyError
+            If an array is missing.
+        ValueError
+            If an array has another shape or dtype, or values that cannot be.
+        """
+        def take(name: str, shape: tuple[int, int]) -> np.ndarray:
+            array = state[name]
+            if array.shape != shape or array.dtype != np.float32:
+                raise ValueError(
+                    f"{name} is {array.dtype}{array.shape}, the layer has float32{shape}"
+                )
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} has values that are not finite")
+            own = aligned_zeros(shape)
+            own[...] = array
+            return own
+
+        weights = take("weights", self._weights.shape)
+        if "slots" in state and optimizer is not None:
+            step = optimizer.kernel()
+            n_rows, ld = weights.shape
+            slots = take("slots", (n_rows, step.n_slots * ld))
+            row_state = take("state", (n_rows, step.n_state))
+            if n_rows and step.n_state and row_state.min() < 0:
+                raise ValueError("state has negative values")
+            self._slots, self._state = slots, row_state
+        self._weights = weights
+        active = {k[7:]: a for k, a in state.items() if k.startswith("active.")}
+        if active and self.sampler is not None:
+            kernel = self.active_set(1)
+            kernel.set_state(active)

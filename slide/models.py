@@ -1,0 +1,907 @@
+"""The Sequential model: compile, fit, evaluate, predict, save, load."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from joblib import effective_n_jobs
+from threadpoolctl import ThreadpoolController
+
+from slide import _validation as check
+from slide import callbacks as callbacks_
+from slide import losses, metrics, optimizers, saving
+from slide._kernels import build_info
+from slide._kernels.network import Data, Network
+from slide.layers import ACTIVATIONS, Dense, Input
+
+__all__ = ["Sequential", "load"]
+
+EXECUTION_SECONDS = 0.25
+"""With ``steps_per_execution="auto"``: how long Python waits for the kernels at a time."""
+
+
+class Sequential:
+    """A stack of layers, trained and evaluated on sparse or dense rows.
+
+    Parameters
+    ----------
+    layers : iterable, optional
+        An `Input`, then `Dense` layers; `add` appends more.
+    seed : int
+        Of weights, hash functions, the order of samples and sampled neurons.
+
+    Attributes
+    ----------
+    layers : list of Dense
+    stop_training : bool
+        A callback sets it to end `fit` after the epoch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import slide
+    >>> model = slide.Sequential([slide.Input(4), slide.Dense(3, activation="softmax")])
+    >>> model.compile(optimizer="adam", loss="categorical_crossentropy")
+    >>> x, y = np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0])
+    >>> model.fit(x, y, epochs=2, verbose=0).epoch
+    [0, 1]
+    """
+
+    def __init__(self, layers: Iterable[Any] | None = None, seed: int = 0):
+        self.input: Input | None = None
+        self.layers: list[Dense] = []
+        self.seed = check.check_positive_int("seed", seed, low=0, high=2**63 - 1)
+        self.stop_training = False
+        self.optimizer: optimizers.Optimizer | None = None
+        self.loss: losses.Loss | None = None
+        self.metrics: list[Any] = []
+        self.update = "batch"
+        self.steps_per_execution: Any = "auto"
+        self.epochs_trained = 0
+        # One number that the kernels advance themselves: an interrupt never comes between a step
+        # and its count.
+        self._position = np.zeros(1, np.uint64)
+        self._first_step = 0  # the step at which the optimizer started
+        self._unsettled = False  # whether rows are behind the optimizer's clock
+        self._sparse: bool | None = None
+        self._lock = threading.Lock()
+        self._network: Network | None = None
+        self._network_key: Any = None
+        for layer in layers or ():
+            self.add(layer)
+
+    # Structure ------------------------------------------------------------------------
+
+    def add(self, layer: Any) -> None:
+        """Append a layer.
+
+        Raises
+        ------
+        TypeError
+            If it is no layer.
+        ValueError
+            If the model has weights already, the layer belongs to a model, or an `Input` is not
+            the first or missing.
+        """
+        if self.built:
+            raise ValueError("the model has its weights already; add layers before")
+        if isinstance(layer, Input):
+            if self.input is not None:
+                raise ValueError("Input must be the first layer, and the only one of its kind")
+            self.input = layer
+            return
+        if not isinstance(layer, Dense):
+            raise TypeError(f"layers must be Input and Dense, got {layer!r}")
+        if self.input is None:
+            raise ValueError(f"the first layer must be an Input, got {layer!r}")
+        if layer.built or any(layer is own for own in self.layers):
+            raise ValueError(f"{layer!r} belongs to a model already")
+        if self.layers and (last := self.layers[-1]).activation == "softmax":
+            raise ValueError(f"{last!r} has activation 'softmax' and so must be the last layer")
+        if self.layers and self.layers[-1].sampler is not None:
+            raise ValueError(f"{self.layers[-1]!r} has a sampler and so must be the last layer")
+        if layer.name is None:
+            layer.name = f"dense_{len(self.layers)}"
+        self.layers.append(layer)
+
+    @property
+    def built(self) -> bool:
+        return bool(self.layers) and self.layers[-1].built
+
+    @property
+    def step(self) -> int:
+        """Steps (batches) trained so far."""
+        return int(self._position[0])
+
+    def build(self, sparse: bool | None = None, *, draw: bool = True) -> None:
+        """Make the weights, if they are not made yet.
+
+        Parameters
+        ----------
+        sparse : bool or None
+            Whether rows are sparse, where the `Input` leaves it open; None: they are.
+        draw : bool
+            Whether initial values are drawn; else all weights are 0.
+        """
+        if self.built:
+            return
+        if self.input is None or not self.layers:
+            raise ValueError("the model needs an Input and at least one Dense layer")
+        if self.input.sparse is not None:
+            sparse = self.input.sparse
+        self._sparse = True if sparse is None else sparse
+        n_in, by_feature = self.input.n_features, self._sparse
+        if by_feature and self.layers[0].sampler is not None:
+            raise ValueError(
+                f"{self.layers[0]!r} has a sampler and sparse features as its input; samplers "
+                f"need a dense input: put a hidden layer between, or Input(..., sparse=False)"
+            )
+        for i, layer in enumerate(self.layers):
+            seed = int(np.random.SeedSequence([self.seed, i]).generate_state(1, np.uint64)[0])
+            layer.build(n_in, by_feature, seed, draw)
+            n_in, by_feature = layer.units, False
+
+    def summary(self, print_fn: Any = print) -> None:
+        """Print the layers, their parameters and samplers."""
+        self.build()
+        rows = [("layer", "inputs", "units", "activation", "parameters", "sampler")]
+        for layer in self.layers:
+            rows.append(
+                (
+                    str(layer.name),
+                    f"{layer.n_in:,}",
+                    f"{layer.units:,}",
+                    layer.activation,
+                    f"{layer.n_parameters:,}",
+                    repr(layer.sampler) if layer.sampler is not None else "all neurons",
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for row in rows:
+            print_fn("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        total = sum(layer.n_parameters for layer in self.layers)
+        print_fn(f"parameters: {total:,} ({4 * total / 1e6:,.1f} MB)")
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Return copies of all weights, layer by layer: (inputs, units), then (units,)."""
+        self.build()
+        with self._exclusive("get_weights"):
+            self._settle()
+        return [array for layer in self.layers for array in layer.get_weights()]
+
+    def set_weights(self, weights: Iterable[Any]) -> None:
+        """Replace all weights; the optimizer's state stays.
+
+        Raises
+        ------
+        ValueError
+            If the number of arrays, a shape or a value does not fit. Nothing is changed then.
+        """
+        self.build()
+        weights = list(weights)
+        counts = [1 + layer.use_bias for layer in self.layers]
+        if len(weights) != sum(counts):
+            raise ValueError(f"the model has {sum(counts)} arrays, got {len(weights)}")
+        checked, at = [], 0
+        for layer, count in zip(self.layers, counts, strict=True):
+            checked.append(layer.checked_weights(weights[at : at + count]))
+            at += count
+        with self._exclusive("set_weights"):
+            self._settle()
+            for layer, arrays in zip(self.layers, checked, strict=True):
+                layer.set_weights(arrays)
+
+    # Training -------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = "categorical_crossentropy",
+        metrics: Any = None,
+        update: str = "batch",
+        steps_per_execution: int | str = "auto",
+    ) -> None:
+        """Choose how the model is trained. The optimizer starts anew.
+
+        Parameters
+        ----------
+        optimizer : Optimizer or str
+        loss : Loss or str
+            ``"categorical_crossentropy"`` (with a softmax output), ``"binary_crossentropy"``
+            (sigmoid) or ``"mean_squared_error"`` (linear, relu, sigmoid, tanh).
+        metrics : list of str or Metric, optional
+            Computed by `evaluate` and, on validation data, by `fit`; see `slide.metrics`.
+        update : {"batch", "hogwild"}
+            ``"batch"``: one step a batch with the mean gradient, the same result with any number of
+            threads. ``"hogwild"``: one step a sample, threads write without locks (Recht et al.,
+            NeurIPS 2011); `batch_size` then only says how often tables are looked after.
+        steps_per_execution : int or "auto"
+            Batches between two looks at Python (callbacks, Ctrl-C); the result does not depend on
+            it. ``"auto"``: about a quarter of a second.
+
+        Raises
+        ------
+        ValueError
+            If the loss does not go with the output layer's activation.
+        """
+        from slide import metrics as metrics_
+
+        new_optimizer, new_loss = optimizers.get(optimizer), losses.get(loss)
+        if metrics is None:
+            metrics = []
+        elif isinstance(metrics, str) or not isinstance(metrics, Iterable):
+            metrics = [metrics]
+        new_metrics = [metrics_.get(metric) for metric in metrics]
+        check.check_in("update", update, ("batch", "hogwild"))
+        if steps_per_execution != "auto":
+            steps_per_execution = check.check_positive_int(
+                "steps_per_execution", steps_per_execution
+            )
+        if not self.layers:
+            raise ValueError("the model needs an Input and at least one Dense layer")
+        output = self.layers[-1]
+        if output.activation not in new_loss.activations:
+            wanted = " or ".join(repr(a) for a in new_loss.activations)
+            raise ValueError(
+                f"loss {new_loss.name!r} needs an output layer with activation {wanted}, "
+                f"{output.name!r} has {output.activation!r}"
+            )
+        for metric in new_metrics:
+            if metric.k > output.units:
+                raise ValueError(f"{metric.name} of {output.units} outputs")
+        with self._exclusive("compile"):
+            self._settle()
+            self.optimizer, self.loss, self.metrics = new_optimizer, new_loss, new_metrics
+            self.update, self.steps_per_execution = update, steps_per_execution
+            self._network = None
+            self._first_step = self.step
+            for layer in self.layers:
+                layer.reset_optimizer()
+
+    def _settle(self) -> None:
+        """Make the steps without gradient that rows have missed; see `slide.optimizers`."""
+        if not self._unsettled or self.optimizer is None:
+            return
+        rate = self.optimizer.learning_rate(max(0, self.step - 1))
+        for layer in self.layers:
+            layer.settle(self.optimizer, float(self.step - self._first_step), rate)
+        self._unsettled = False
+
+    @contextmanager
+    def _exclusive(self, what: str) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(
+                f"{what}: the model is in use by another call; one model is for one thread"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _ready(self, what: str) -> None:
+        if self.loss is None or self.optimizer is None:
+            raise RuntimeError(f"{what} before compile: call model.compile(...) first")
+
+    def _features(self, x: Any, name: str = "x") -> Any:
+        """Return x as the kernels read it."""
+        assert self.input is not None
+        if not self.built:
+            self.build(sp.issparse(x))
+        x = check.check_features(x, self.input.n_features, name)
+        if self._sparse and not sp.issparse(x):
+            x = check.check_features(sp.csr_array(x), self.input.n_features, name)
+        elif not self._sparse and sp.issparse(x):
+            x = x.toarray()
+        return (x.indptr, x.indices, x.data) if self._sparse else x
+
+    def _checked(
+        self, x: Any, y: Any, sample_weight: Any, names: tuple[str, str, str] = ("x", "y", "sample_weight")
+    ) -> tuple[Data, Any]:
+        """Return the kernels' data and the checked targets (CSR)."""
+        assert self.loss is not None
+        if y is None:
+            raise ValueError(f"{names[1]} is missing")
+        features = self._features(x, names[0])
+        n = len(features[0]) - 1 if self._sparse else len(features)
+        targets = check.check_targets(
+            y, n, self.layers[-1].units, self.loss.name, names[1]
+        )
+        weights = check.check_sample_weight(sample_weight, n, names[2])
+        arrays = targets.indptr, targets.indices, targets.data
+        return Data(features, arrays, weights), targets
+
+    def _net(self, data: Data, batch_size: int, n_threads: int, training: bool) -> Network:
+        """Return the kernels with buffers for this data."""
+        if self._network is None or self._network_key != (n_threads, training):
+            optimizer = self.optimizer if self.optimizer is not None else optimizers.SGD()
+            loss = self.loss
+            activation = ACTIVATIONS.index(self.layers[-1].activation)
+            if loss is None:
+                loss = losses.CategoricalCrossentropy()
+            kernels = [
+                layer.kernel(
+                    optimizer,
+                    loss.kernel(activation) if layer is self.layers[-1] else None,
+                    n_threads,
+                    training,
+                )
+                for layer in self.layers
+            ]
+            self._network = Network(kernels, bool(self._sparse))
+            self._network_key = n_threads, training
+        self._network.allocate(data, min(batch_size, max(1, data.n)), n_threads, training)
+        return self._network
+
+    @contextmanager
+    def _kernels(self, data: Data, batch_size: int, n_threads: int, training: bool) -> Iterator[Network]:
+        network = self._net(data, batch_size, n_threads, training)
+        try:
+            # Matrix products run inside our own threads.
+            with _blas().limit(limits=1, user_api="blas"):
+                yield network
+        finally:
+            network.release()
+
+    def _start_biases(self, targets: Any) -> None:
+        for layer in self.layers:
+            if layer.use_bias and layer.bias_initializer.needs_label_counts and self.step == 0:
+                if layer is not self.layers[-1]:
+                    raise ValueError(f"bias_initializer of {layer!r} is one for output layers")
+                counts = np.bincount(targets.indices, minlength=layer.units)
+                layer._bias_view[...] = layer.bias_initializer(
+                    (layer.units,), label_counts=counts, n_samples=targets.shape[0]
+                )
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int = 256,
+        epochs: int = 1,
+        verbose: int = 1,
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        n_jobs: int | None = -1,
+        seed: int | None = None,
+    ) -> callbacks_.History:
+        """Train the model.
+
+        Parameters
+        ----------
+        x : sparse matrix, array-like or iterable, shape (n_samples, n_features)
+            Features. Or an iterable of batches ``(x, y)`` or ``(x, y, sample_weight)``, of which
+            each is one step; it is gone through once an epoch, a generator once in all.
+        y : sparse matrix or array-like
+            Indicator matrix (n_samples, n_outputs), sparse or dense, or class ids (n_samples,).
+        batch_size : int
+        epochs : int
+            The number of the epoch to stop before, counted from 0.
+        verbose : {0, 1, 2}
+            Nothing, a progress bar, one line an epoch.
+        callbacks : list of Callback, optional
+        validation_split : float
+            This fraction, the last rows of `x`, is held out and evaluated after every epoch.
+        validation_data : tuple, optional
+            ``(x, y)`` or ``(x, y, sample_weight)`` to evaluate after every epoch.
+        shuffle : bool
+            Whether every epoch takes the rows in a new random order.
+        sample_weight : array-like, shape (n_samples,), optional
+            Factors of the samples' losses.
+        initial_epoch : int
+            The number of the first epoch.
+        steps_per_epoch : int, optional
+            Batches of an epoch; needed for an endless iterable.
+        n_jobs : int or None
+            Threads: -1 for all processors, None for joblib's default (1).
+        seed : int, optional
+            Of the order of the samples; by default the model's. The order is a function of the
+            seed and of how many epochs the model has been trained.
+
+        Returns
+        -------
+        History
+            ``history.history`` has a list with one value an epoch for ``"loss"``,
+            ``"active_fraction"`` (neurons of the output layer computed a sample),
+            ``"samples_per_second"``, ``"lr"`` and, as ``"val_..."``, what `evaluate` returns.
+
+        Raises
+        ------
+        RuntimeError
+            Before `compile`, or while another thread trains the model.
+        TypeError, ValueError
+            If an argument is of a wrong type, shape or value. The message names the argument, the
+            row and the value; the model is unchanged.
+        FloatingPointError
+            If the loss or a gradient becomes NaN, infinite or too large for a step. In batch mode
+            the weights are those before that batch; the message says which step it was.
+        """
+        self._ready("fit")
+        batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
+        epochs = check.check_positive_int("epochs", epochs)
+        initial_epoch = check.check_positive_int("initial_epoch", initial_epoch, low=0)
+        verbose = check.check_in("verbose", int(verbose), (0, 1, 2))
+        shuffle = check.check_bool("shuffle", shuffle)
+        n_threads = _n_threads(n_jobs)
+        if steps_per_epoch is not None:
+            steps_per_epoch = check.check_positive_int("steps_per_epoch", steps_per_epoch)
+        if seed is not None:
+            seed = check.check_positive_int("seed", seed, low=0)
+        split = check.check_finite_float(
+            "validation_split", validation_split, at_least=0.0, below=1.0
+        )
+        if split and validation_data is not None:
+            raise ValueError("give validation_split or validation_data, not both")
+        with self._exclusive("fit"):
+            if y is None and not sp.issparse(x) and not isinstance(x, np.ndarray):
+                if split or sample_weight is not None:
+                    raise ValueError(
+                        "validation_split and sample_weight need x and y as arrays; batches bring "
+                        "their own weights"
+                    )
+                source: _Rows | _Batches = _Batches(self, x, steps_per_epoch, n_threads)
+            else:
+                if split:
+                    x, y, sample_weight, validation_data = _split(x, y, sample_weight, split)
+                data, targets = self._checked(x, y, sample_weight)
+                if data.n == 0:
+                    raise ValueError("x has no rows")
+                source = _Rows(
+                    self, data, targets, batch_size, shuffle, steps_per_epoch, n_threads,
+                    self.seed if seed is None else seed,
+                )
+            validation = None
+            if validation_data is not None:
+                if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+                    raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
+                names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
+                parts = (*validation_data, None)[:3]
+                validation = self._checked(*parts, names)
+            source.begin()
+            hooks = callbacks_.CallbackList(
+                callbacks,
+                self,
+                {"epochs": epochs, "samples": source.samples, "verbose": verbose},
+            )
+            self.stop_training = False
+            logs: dict[str, Any] = {}
+            hooks.on_train_begin()
+            try:
+                for epoch in range(initial_epoch, epochs):
+                    hooks.on_epoch_begin(epoch)
+                    logs = self._epoch(source, hooks)
+                    if validation is not None:
+                        scores = self._evaluate(*validation, batch_size, n_threads)
+                        logs.update({f"val_{name}": value for name, value in scores.items()})
+                    hooks.on_epoch_end(epoch, logs)
+                    if self.stop_training:
+                        break
+            finally:
+                self._lock_free(hooks.on_train_end, logs)
+            return hooks.history
+
+    def _lock_free(self, function: Any, *arguments: Any) -> None:
+        # EarlyStopping sets weights at the end of training: ours is the call that holds the lock.
+        self._lock.release()
+        try:
+            function(*arguments)
+        finally:
+            self._lock.acquire()
+
+    def _epoch(
+        self, source: Any, hooks: callbacks_.CallbackList, settle: bool = True
+    ) -> dict[str, Any]:
+        """Train one epoch; return its logs."""
+        loss = computed = 0.0
+        n = batch = 0
+        seconds = 0.0
+        logs: dict[str, Any] = {}
+        units = self.layers[-1].units
+        for execution in source.epoch():
+            batch += execution.n_batches
+            hooks.on_train_batch_begin(batch - 1)
+            started = time.perf_counter()
+            self._unsettled = True
+            done, more_loss, more_computed = execution.run()
+            seconds += time.perf_counter() - started
+            if done < execution.n_batches:
+                raise FloatingPointError(
+                    f"training diverged at step {self.step}: the loss or a gradient is NaN, "
+                    f"infinite or too large; the weights are those of step {self.step}. "
+                    f"Try a smaller learning rate than {execution.rates[done]:g}"
+                )
+            n += execution.n_samples
+            loss += more_loss
+            computed += more_computed
+            logs = {
+                "loss": loss / n,
+                "active_fraction": computed / n / units,
+                "samples_per_second": n / max(seconds, 1e-9),
+            }
+            hooks.on_train_batch_end(batch - 1, {**logs, "samples": n})
+        if n == 0:
+            raise ValueError("x gave no batch in this epoch; a generator can be gone through once")
+        if settle:
+            self._settle()
+        self.epochs_trained += 1
+        assert self.optimizer is not None
+        return {**logs, "lr": self.optimizer.learning_rate(max(0, self.step - 1))}
+
+    def partial_fit(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: Any = None,
+        batch_size: int = 256,
+        n_jobs: int | None = -1,
+    ) -> Sequential:
+        """Go once through some more data, in their order.
+
+        Parameters
+        ----------
+        x, y, sample_weight, batch_size, n_jobs
+            As in `fit`.
+
+        Returns
+        -------
+        Sequential
+            The model.
+        """
+        self._train_once("partial_fit", x, y, sample_weight, batch_size, n_jobs)
+        return self
+
+    def train_on_batch(
+        self, x: Any, y: Any, sample_weight: Any = None, n_jobs: int | None = -1
+    ) -> dict[str, float]:
+        """Make one step with all rows as one batch; return its loss and active fraction."""
+        return self._train_once("train_on_batch", x, y, sample_weight, None, n_jobs)
+
+    def _train_once(
+        self, what: str, x: Any, y: Any, sample_weight: Any, batch_size: int | None, n_jobs: Any
+    ) -> dict[str, float]:
+        self._ready(what)
+        n_threads = _n_threads(n_jobs)
+        if batch_size is not None:
+            batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
+        with self._exclusive(what):
+            data, targets = self._checked(x, y, sample_weight)
+            if data.n == 0:
+                raise ValueError("x has no rows")
+            source = _Rows(
+                self, data, targets, batch_size or data.n, False, None, n_threads, self.seed
+            )
+            source.begin()
+            epochs = self.epochs_trained
+            logs = self._epoch(source, callbacks_.CallbackList(), settle=False)
+            self.epochs_trained = epochs
+        return {"loss": logs["loss"], "active_fraction": logs["active_fraction"]}
+
+    # Use ------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 256,
+        sample_weight: Any = None,
+        n_jobs: int | None = -1,
+    ) -> dict[str, float]:
+        """Return the loss over all neurons and the metrics of `compile`, by name.
+
+        Parameters
+        ----------
+        x, y, sample_weight, n_jobs
+            As in `fit`. Weights count in the loss, not in the metrics.
+        batch_size : int
+            Rows that are worked on at a time.
+        """
+        self._ready("evaluate")
+        batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
+        n_threads = _n_threads(n_jobs)
+        with self._exclusive("evaluate"):
+            data, targets = self._checked(x, y, sample_weight)
+            if data.n == 0:
+                raise ValueError("x has no rows")
+            self._settle()
+            return self._evaluate(data, targets, batch_size, n_threads)
+
+    def _evaluate(
+        self, data: Data, targets: Any, batch_size: int, n_threads: int
+    ) -> dict[str, float]:
+        top_k = max((metric.k for metric in self.metrics), default=0)
+        with self._kernels(data, batch_size, n_threads, False) as network:
+            ids, _, loss = network.predict(data, top_k=top_k)
+        logs = {"loss": loss / data.n}
+        for metric in self.metrics:
+            logs[metric.name] = float(metric(targets, ids[:, : metric.k]))
+        return logs
+
+    def predict(
+        self,
+        x: Any,
+        top_k: int | None = None,
+        batch_size: int = 256,
+        exact: bool = True,
+        n_jobs: int | None = -1,
+    ) -> Any:
+        """Return the scores of all outputs, or the best outputs of every row.
+
+        Parameters
+        ----------
+        x : sparse matrix or array-like, shape (n_samples, n_features)
+        top_k : int, optional
+            So many outputs of every row, best first. Work and memory grow with the outputs looked
+            at, never with an array of (n_samples, n_outputs).
+        batch_size : int
+            Rows that are worked on at a time.
+        exact : bool
+            Whether all neurons are computed. False needs `top_k` and a sampler with `LSH`: only the
+            neurons that the tables return are, softmax is over them, and ids are -1 (scores -inf)
+            where the tables returned fewer than `top_k`.
+        n_jobs : int or None
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_outputs)
+            Without `top_k`.
+        ids : ndarray of int32, shape (n_samples, top_k)
+        scores : ndarray of float32, shape (n_samples, top_k)
+        """
+        batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
+        exact = check.check_bool("exact", exact)
+        n_threads = _n_threads(n_jobs)
+        if not self.layers:
+            raise ValueError("the model needs an Input and at least one Dense layer")
+        units = self.layers[-1].units
+        if top_k is not None:
+            top_k = check.check_positive_int("top_k", top_k, high=units)
+        if not exact:
+            if top_k is None:
+                raise ValueError("exact=False needs top_k")
+            sampler = self.layers[-1].sampler
+            if sampler is None or not hasattr(getattr(sampler, "head", sampler), "hash"):
+                raise ValueError(f"exact=False needs an output layer with LSH, not {sampler!r}")
+        with self._exclusive("predict"):
+            data = Data(self._features(x))
+            self._settle()
+            scores = np.empty((data.n, units), np.float32) if top_k is None else None
+            with self._kernels(data, batch_size, n_threads, False) as network:
+                ids, top, _ = network.predict(
+                    data, scores=scores, top_k=top_k or 0, exact=exact, seed=self.seed
+                )
+            return scores if top_k is None else (ids, top)
+
+    # Files ----------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the layers' configuration as values that JSON can hold."""
+        return {
+            "seed": self.seed,
+            "input": None if self.input is None else self.input.get_config(),
+            "layers": [layer.get_config() for layer in self.layers],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Sequential:
+        """Return a model with new weights from what `get_config` gave."""
+        model = cls(seed=config["seed"])
+        if config["input"] is not None:
+            model.add(Input(**config["input"]))
+        for layer in config["layers"]:
+            model.add(Dense(**layer))
+        return model
+
+    def save(self, path: Any) -> None:
+        """Write the model to a file: weights, optimizer state, tables and training position.
+
+        A loaded model goes on training as this one would, bit for bit in batch mode or with one
+        thread. The file (safetensors) is written beside `path` and then renamed: a crash leaves the
+        old file.
+
+        Parameters
+        ----------
+        path : str or path
+        """
+        self.build()
+        with self._exclusive("save"):
+            self._settle()
+            saving.save(self, path)
+
+    @classmethod
+    def load(cls, path: Any) -> Sequential:
+        """Return the model that `save` wrote to `path`.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged or not one of ours; the message says where.
+        """
+        return saving.load(cls, path)
+
+
+def load(path: Any) -> Sequential:
+    """Return the model in a file; see `Sequential.load`."""
+    return Sequential.load(path)
+
+
+class _Execution:
+    """Some batches for one call into the kernels."""
+
+    def __init__(self, run: Any, n_batches: int, n_samples: int, rates: np.ndarray):
+        self.run, self.n_batches, self.n_samples, self.rates = run, n_batches, n_samples, rates
+
+
+class _Rows:
+    """Training data in memory."""
+
+    def __init__(
+        self,
+        model: Sequential,
+        data: Data,
+        targets: Any,
+        batch_size: int,
+        shuffle: bool,
+        steps_per_epoch: int | None,
+        n_threads: int,
+        seed: int,
+    ):
+        self.model, self.data, self.targets = model, data, targets
+        self.batch_size, self.shuffle, self.seed = min(batch_size, data.n), shuffle, seed
+        self.n_threads = n_threads
+        self.samples = data.n
+        if steps_per_epoch is not None:
+            self.samples = min(data.n, steps_per_epoch * self.batch_size)
+        self._seconds_a_batch = 0.0
+
+    def begin(self) -> None:
+        """Everything is checked: what depends on the first data may be set."""
+        self.model._start_biases(self.targets)
+        for metric in self.model.metrics:
+            if hasattr(metric, "prepare"):
+                metric.prepare(self.targets)
+
+    def _batches(self) -> int:
+        steps = self.model.steps_per_execution
+        if steps != "auto":
+            return steps
+        if self._seconds_a_batch == 0:
+            return 1
+        return max(1, min(10_000, round(EXECUTION_SECONDS / self._seconds_a_batch)))
+
+    def epoch(self) -> Iterator[_Execution]:
+        model = self.model
+        rows = np.arange(self.data.n, dtype=np.int64)
+        if self.shuffle:
+            np.random.default_rng([self.seed, model.epochs_trained]).shuffle(rows)
+        rows = rows[: self.samples]
+        with model._kernels(self.data, self.batch_size, self.n_threads, True) as network:
+            at = 0
+            while at < len(rows):
+                part = rows[at : at + self._batches() * self.batch_size]
+                n_batches = math.ceil(len(part) / self.batch_size)
+                rates = _rates(model, n_batches)
+
+                def run(part: np.ndarray = part, rates: np.ndarray = rates) -> Any:
+                    started = time.perf_counter()
+                    result = network.train(
+                        self.data, part, rates, model.seed, model._position,
+                        model._first_step, model.update == "hogwild",
+                    )
+                    self._seconds_a_batch = (time.perf_counter() - started) / len(rates)
+                    return result
+
+                yield _Execution(run, n_batches, len(part), rates)
+                at += len(part)
+
+
+class _Batches:
+    """Training data that comes in batches, each one step."""
+
+    def __init__(self, model: Sequential, batches: Any, steps: int | None, n_threads: int):
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"x must be an array, a sparse matrix or an iterable of batches, "
+                            f"got {type(batches).__name__}")
+        for layer in model.layers:
+            if layer.use_bias and layer.bias_initializer.needs_label_counts and model.step == 0:
+                raise ValueError(f"bias_initializer of {layer!r} needs x and y as arrays")
+        self.model, self.batches, self.steps, self.n_threads = model, batches, steps, n_threads
+        self.samples = None
+        self._iterator: Any = None
+
+    def begin(self) -> None:
+        """Nothing is known before the first batch."""
+
+    def epoch(self) -> Iterator[_Execution]:
+        # An iterator goes on where the last epoch stopped; anything else starts over.
+        if self._iterator is None or iter(self.batches) is not self._iterator:
+            self._iterator = iter(self.batches)
+        for i in range(self.steps if self.steps is not None else 1 << 62):
+            try:
+                batch = next(self._iterator)
+            except StopIteration:
+                return
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                raise ValueError(f"batch {i} of x must be (x, y) or (x, y, sample_weight)")
+            names = (f"batch {i}: x", f"batch {i}: y", f"batch {i}: sample_weight")
+            data, _ = self.model._checked(*(*batch, None)[:3], names)
+            if data.n == 0:
+                raise ValueError(f"batch {i} of x has no rows")
+            rates = _rates(self.model, 1)
+
+            def run(data: Data = data, rates: np.ndarray = rates) -> Any:
+                with self.model._kernels(data, data.n, self.n_threads, True) as network:
+                    return network.train(
+                        data, np.arange(data.n, dtype=np.int64), rates, self.model.seed,
+                        self.model._position, self.model._first_step,
+                        self.model.update == "hogwild",
+                    )
+
+            yield _Execution(run, 1, data.n, rates)
+
+
+def _rates(model: Sequential, n: int) -> np.ndarray:
+    """Return the learning rates of the next n steps."""
+    assert model.optimizer is not None
+    schedule = model.optimizer.learning_rate
+    rates = np.array([schedule(model.step + i) for i in range(n)], dtype=np.float64)
+    if not (np.isfinite(rates) & (rates >= 0) & (rates <= 1e10)).all():
+        at = int(np.argmin(np.isfinite(rates) & (rates >= 0) & (rates <= 1e10)))
+        raise ValueError(f"learning_rate is {rates[at]} at step {model.step + at}; it must be in [0, 1e10]")
+    return rates.astype(np.float32)
+
+
+def _split(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any, Any, Any]:
+    """Return x, y, weights and (x, y, weights) of the last rows, as Keras splits."""
+    def rows(array: Any) -> Any:
+        return array.tocsr() if sp.issparse(array) else np.asarray(array)
+
+    x, y = rows(x), rows(y)
+    n = x.shape[0]
+    at = math.floor(n * (1 - fraction))
+    if y.shape[0] != n:
+        raise ValueError(f"y must have {n} rows, one per sample; got {y.shape[0]}")
+    if not 0 < at < n:
+        raise ValueError(f"validation_split={fraction} of {n} rows leaves one part empty")
+    weights = held = None
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight)
+        if sample_weight.shape != (n,):
+            raise ValueError(f"sample_weight must have shape ({n},), got {sample_weight.shape}")
+        weights, held = sample_weight[:at], sample_weight[at:]
+    return x[:at], y[:at], weights, (x[at:], y[at:], held)
+
+
+def _n_threads(n_jobs: int | None) -> int:
+    if n_jobs is not None:
+        if isinstance(n_jobs, bool) or not hasattr(n_jobs, "__index__"):
+            raise TypeError(f"n_jobs must be an integer or None, got {n_jobs!r}")
+        if n_jobs == 0:
+            raise ValueError("n_jobs=0 has no meaning; use 1 for one thread, -1 for all processors")
+    if not build_info.openmp:
+        return 1
+    return min(effective_n_jobs(n_jobs), 1024)
+
+
+_controller: ThreadpoolController | None = None
+
+
+def _blas() -> ThreadpoolController:
+    # Looking for the loaded libraries takes milliseconds: once.
+    global _controller
+    if _controller is None:
+        _controller = ThreadpoolController()
+    return _controller

@@ -1,0 +1,175 @@
+"""Optimizers on rows of weights.
+
+A row is what training touches as a whole: an output neuron's incoming weights with its bias or,
+where the input is sparse, one feature's outgoing weights. A batch steps the rows that it touched,
+and only those: the neurons computed for one of its samples, the features that one of them has.
+
+For a row that a batch does not touch, time stands still: its moments do not decay, its momentum
+does not move it, its penalty does not shrink it. Adam's bias correction accordingly counts the
+steps that the row itself made. Where every batch touches every row, all of them are the textbook
+algorithms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from slide import _validation as check
+from slide import schedules
+from slide._kernels import optim as _optim
+
+__all__ = ["SGD", "Adagrad", "Adam", "Optimizer", "get", "serialize"]
+
+
+class Optimizer:
+    """Base class of the optimizers.
+
+    Attributes
+    ----------
+    learning_rate : Schedule
+    """
+
+    learning_rate: schedules.Schedule
+
+    def kernel(self) -> Any:
+        """Return the kernel that makes one step on one row."""
+        raise NotImplementedError(f"{type(self).__name__} must define kernel()")
+
+    def start(self, slots: np.ndarray, state: np.ndarray) -> None:
+        """Set a fresh optimizer state, given as zeros, in place."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as values that JSON can hold."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_config()")
+
+    def __repr__(self) -> str:
+        config = {**self.get_config(), "learning_rate": self.learning_rate}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in config.items())})"
+
+
+class SGD(Optimizer):
+    """``v = momentum v - lr g; w += v``; with Nesterov ``w += momentum v - lr g``.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    momentum : float
+        In [0, 1).
+    nesterov : bool
+        Needs momentum.
+    """
+
+    def __init__(
+        self, learning_rate: Any = 0.01, momentum: float = 0.0, nesterov: bool = False
+    ):
+        self.learning_rate = schedules.get(learning_rate)
+        self.momentum = check.check_finite_float("momentum", momentum, at_least=0.0, below=1.0)
+        self.nesterov = check.check_bool("nesterov", nesterov)
+        if nesterov and not momentum:
+            raise ValueError("nesterov=True needs momentum > 0, got momentum=0")
+
+    def kernel(self) -> Any:
+        return _optim.SGD(self.momentum, self.nesterov)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": schedules.serialize(self.learning_rate),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+        }
+
+
+class Adagrad(Optimizer):
+    """``G += g^2; w -= lr g / (sqrt(G) + epsilon)`` (Duchi et al., 2011).
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    initial_accumulator_value : float
+        First G, at least 0.
+    epsilon : float
+        Above 0.
+    rowwise : bool
+        One G for a whole row, the mean of its squared gradients (Mudigere et al., 2022): the state
+        of a neuron is one number instead of one a weight.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        rowwise: bool = False,
+    ):
+        self.learning_rate = schedules.get(learning_rate)
+        self.initial_accumulator_value = check.check_finite_float(
+            "initial_accumulator_value", initial_accumulator_value, at_least=0.0, at_most=1e30
+        )
+        self.epsilon = check.check_finite_float("epsilon", epsilon, at_least=1e-30, at_most=1e30)
+        self.rowwise = check.check_bool("rowwise", rowwise)
+
+    def kernel(self) -> Any:
+        return (_optim.RowwiseAdagrad if self.rowwise else _optim.Adagrad)(self.epsilon)
+
+    def start(self, slots: np.ndarray, state: np.ndarray) -> None:
+        if self.initial_accumulator_value:
+            (state if self.rowwise else slots)[...] = self.initial_accumulator_value
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": schedules.serialize(self.learning_rate),
+            "initial_accumulator_value": self.initial_accumulator_value,
+            "epsilon": self.epsilon,
+            "rowwise": self.rowwise,
+        }
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba, ICLR 2015), lazy: see the module's notes on untouched rows.
+
+    ``m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
+    w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)`` with t the row's own steps.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    beta_1, beta_2 : float
+        In [0, 1).
+    epsilon : float
+        Above 0.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+    ):
+        self.learning_rate = schedules.get(learning_rate)
+        self.beta_1 = check.check_finite_float("beta_1", beta_1, at_least=0.0, below=1.0)
+        self.beta_2 = check.check_finite_float("beta_2", beta_2, at_least=0.0, below=1.0)
+        self.epsilon = check.check_finite_float("epsilon", epsilon, at_least=1e-30, at_most=1e30)
+
+    def kernel(self) -> Any:
+        return _optim.Adam(self.beta_1, self.beta_2, self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": schedules.serialize(self.learning_rate),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+
+def get(identifier: Any) -> Optimizer:
+    """Return an optimizer from its name, itself or what `serialize` gave."""
+    return check.resolve("optimizer", identifier, Optimizer, (SGD, Adagrad, Adam))
+
+
+def serialize(optimizer: Optimizer) -> dict[str, Any]:
+    """Return a description that `get` turns back into an equal optimizer."""
+    return check.serialize_config(optimizer)

@@ -1,0 +1,119 @@
+"""The model file: safetensors, with the configuration as JSON in its metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from slide import losses, metrics, optimizers
+
+FORMAT = "slide-model"
+VERSION = 1
+
+
+def save(model: Any, path: Any) -> None:
+    """Write a built model; see `Sequential.save`."""
+    path = Path(path)
+    config: dict[str, Any] = {
+        "model": model.get_config(),
+        "sparse": model._sparse,
+        "step": model.step,
+        "first_step": model._first_step,
+        "epochs_trained": model.epochs_trained,
+        "compiled": None,
+    }
+    arrays = {}
+    if model.loss is not None:
+        config["compiled"] = {
+            "optimizer": optimizers.serialize(model.optimizer),
+            "loss": losses.serialize(model.loss),
+            "metrics": [metric.name for metric in model.metrics],
+            "update": model.update,
+            "steps_per_execution": model.steps_per_execution,
+        }
+        for i, metric in enumerate(model.metrics):
+            if getattr(metric, "propensities", None) is not None:
+                arrays[f"metrics.{i}.propensities"] = np.asarray(metric.propensities, np.float64)
+    for i, layer in enumerate(model.layers):
+        for name, array in layer.get_state().items():
+            arrays[f"layers.{i}.{name}"] = np.ascontiguousarray(array)
+    metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(config)}
+    # In the same directory, because a rename is atomic only within a file system.
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(arrays, temporary, metadata)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner may read; a model gets the usual mode.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(cls: type, path: Any) -> Any:
+    """Return the model in a file; see `Sequential.load`."""
+    path = Path(path)
+    with open(path, "rb"):  # the system's own words for what is missing or forbidden
+        pass
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError("it is not a model of this package")
+            if metadata.get("version") != str(VERSION):
+                raise ValueError(
+                    f"its format version is {metadata.get('version')}, this package reads {VERSION}"
+                )
+            config = json.loads(metadata["config"])
+            names = list(file.keys())
+            return _restore(cls, config, names, file.get_tensor)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable model file: {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise ValueError(f"{path} is not a readable model file: {error}") from error
+
+
+def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -> Any:
+    model: Any = cls.from_config(config["model"])  # type: ignore[attr-defined]
+    compiled = config["compiled"]
+    if compiled is not None:
+        model.compile(
+            optimizer=optimizers.get(compiled["optimizer"]),
+            loss=losses.get(compiled["loss"]),
+            metrics=[metrics.get(name) for name in compiled["metrics"]],
+            update=compiled["update"],
+            steps_per_execution=compiled["steps_per_execution"],
+        )
+        for i, metric in enumerate(model.metrics):
+            if f"metrics.{i}.propensities" in names:
+                metric.propensities = tensor(f"metrics.{i}.propensities")
+    # Before the weights are allocated, so that a damaged configuration can't ask for memory.
+    n_in = model.input.n_features
+    for i, layer in enumerate(model.layers):
+        wanted = n_in * layer.units
+        if tensor(f"layers.{i}.weights").size < wanted:
+            raise ValueError(f"layers.{i}.weights has fewer than {wanted} values")
+        n_in = layer.units
+    model.build(bool(config["sparse"]), draw=False)
+    for i, layer in enumerate(model.layers):
+        prefix = f"layers.{i}."
+        state = {name[len(prefix) :]: tensor(name) for name in names if name.startswith(prefix)}
+        layer.set_state(state, model.optimizer)
+    for name in ("step", "first_step", "epochs_trained"):
+        if not isinstance(config[name], int) or not 0 <= config[name] < 2**63:
+            raise ValueError(f"{name} is {config[name]!r}, not a count")
+    model._position[0], model.epochs_trained = config["step"], config["epochs_trained"]
+    model._first_step = config["first_step"]
+    return model
