@@ -1,0 +1,243 @@
+"""The oracle: what the kernels must compute, in NumPy and float64, as the formulas read.
+
+Shapes: n samples, layers of n_in inputs and n_out neurons, weights (n_out, n_in). An active set
+is a mask of shape (n, n_out); a neuron outside it has activation 0 and gradient 0.
+"""
+
+from math import comb, pi
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layer(NamedTuple):
+    weights: np.ndarray  # (n_out, n_in)
+    bias: np.ndarray  # (n_out,)
+    activation: str
+    active: np.ndarray | None = None  # (n, n_out) of bool; None means all
+    log_pi: np.ndarray | None = None  # (n, n_out), log inclusion probabilities; output layer only
+
+
+def mask_of_ids(ids, n_out):
+    """Return the active mask (n, n_out) of a list of id arrays, one a sample."""
+    mask = np.zeros((len(ids), n_out), dtype=bool)
+    for row, active in zip(mask, ids, strict=True):
+        row[active] = True
+    return mask
+
+
+# ---------------------------------------------------------------------------- activations
+
+
+def log_softmax(z):
+    """Return log softmax of the rows; z is -inf at neurons that are not active."""
+    top = z.max(axis=1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)  # a row without any active neuron
+    total = np.exp(z - top).sum(axis=1, keepdims=True)
+    return z - top - np.log(total, out=np.zeros_like(total), where=total > 0)
+
+
+def activate(name, z):
+    """Return a = f(z)."""
+    if name == "softmax":
+        return np.exp(log_softmax(z))
+    if name == "sigmoid":
+        return 0.5 * (1.0 + np.tanh(0.5 * z))  # does not overflow
+    return {"linear": np.array, "relu": lambda z: np.maximum(z, 0.0), "tanh": np.tanh}[name](z)
+
+
+def activation_gradient(name, a, da):
+    """Return dL/dz from a = f(z) and dL/da."""
+    if name == "softmax":
+        return a * (da - (a * da).sum(axis=1, keepdims=True))
+    slope = {"linear": np.ones_like(a), "relu": a > 0, "sigmoid": a * (1 - a), "tanh": 1 - a * a}
+    return da * slope[name]
+
+
+# --------------------------------------------------------------------------------- losses
+# Each returns the samples' losses (n,) and dL/dz (n, n_out) from z = x W' + b.
+
+
+def categorical_crossentropy(z, y, active, log_pi):
+    """Softmax over the active neurons of o = z - log pi, targets normalised over the labels."""
+    labels = y.sum(axis=1, keepdims=True)
+    t = np.divide(y, labels, out=np.zeros_like(y), where=labels > 0)
+    log_p = log_softmax(np.where(active, z - log_pi, -np.inf))
+    terms = np.multiply(t, log_p, out=np.zeros_like(t), where=t > 0)
+    # A sample without labels has no target distribution: loss 0, gradient 0.
+    return -terms.sum(axis=1), t.sum(axis=1, keepdims=True) * np.exp(log_p) - t
+
+
+def binary_crossentropy(z, y, active, log_pi, mean=False):
+    """Sum (or mean over all n_out) of softplus(z) - y z over the active neurons, weighted 1/pi."""
+    weight = active * np.exp(-log_pi) / (z.shape[1] if mean else 1)
+    losses = (weight * (np.logaddexp(0.0, z) - y * z)).sum(axis=1)
+    return losses, weight * (activate("sigmoid", z) - y)
+
+
+def mean_squared_error(z, y, active, log_pi, activation):
+    """Mean over all n_out of (f(z) - y)^2 over the active neurons, weighted 1/pi."""
+    a = activate(activation, np.where(active, z, -np.inf) if activation == "softmax" else z)
+    weight = active * np.exp(-log_pi) / z.shape[1]
+    losses = (weight * (a - y) ** 2).sum(axis=1)
+    return losses, activation_gradient(activation, a, 2.0 * weight * (a - y))
+
+
+# -------------------------------------------------------------------------------- network
+
+
+def forward(layers, x):
+    """Return the inputs of every layer, and the last layer's z, for dense or sparse x."""
+    inputs = [np.asarray(x.todense() if hasattr(x, "todense") else x, dtype=np.float64)]
+    for layer in layers:
+        z = inputs[-1] @ layer.weights.astype(np.float64).T + layer.bias.astype(np.float64)
+        if layer is layers[-1]:
+            return inputs, z
+        a = activate(layer.activation, z)
+        inputs.append(a if layer.active is None else a * layer.active)
+    raise ValueError("no layers")
+
+
+def predict(layers, x):
+    """Return the activations (n, n_out) of the last layer, all of its neurons computed."""
+    return activate(layers[-1].activation, forward(layers, x)[1])
+
+
+def loss_and_gradients(layers, x, y, loss, sample_weight=None, mean_outputs=False):
+    """Return the batch loss and, per layer, (dL/dW, dL/db).
+
+    The batch loss is sum_s sample_weight_s * loss_s / n.
+    """
+    inputs, z = forward(layers, x)
+    n = len(z)
+    y = np.asarray(y.todense() if hasattr(y, "todense") else y, dtype=np.float64)
+    last = layers[-1]
+    active = np.ones(z.shape, dtype=bool) if last.active is None else last.active
+    log_pi = np.zeros(z.shape) if last.log_pi is None else last.log_pi
+    if loss == "categorical_crossentropy":
+        losses, dz = categorical_crossentropy(z, y, active, log_pi)
+    elif loss == "binary_crossentropy":
+        losses, dz = binary_crossentropy(z, y, active, log_pi, mean_outputs)
+    else:
+        losses, dz = mean_squared_error(z, y, active, log_pi, last.activation)
+
+    scale = (np.ones(n) if sample_weight is None else np.asarray(sample_weight, float)) / n
+    dz = dz * scale[:, None]
+    gradients = []
+    for i in range(len(layers) - 1, -1, -1):
+        gradients.append((dz.T @ inputs[i], dz.sum(axis=0)))
+        if i > 0:
+            below = layers[i - 1]
+            da = dz @ layers[i].weights
+            if below.active is not None:
+                da = da * below.active
+            dz = activation_gradient(below.activation, inputs[i], da)
+    return float(losses @ scale), gradients[::-1]
+
+
+def numeric_gradient(function, array, step=1e-6):
+    """Return d function() / d array by central differences; array is changed and put back."""
+    gradient = np.zeros_like(array)
+    for at in np.ndindex(array.shape):
+        kept = array[at]
+        array[at] = kept + step
+        above = function()
+        array[at] = kept - step
+        below = function()
+        array[at] = kept
+        gradient[at] = (above - below) / (2.0 * step)
+    return gradient
+
+
+# ----------------------------------------------------------------------------- optimizers
+# w (rows, width) is a matrix of rows: a neuron's weights and bias, or a feature's weights. Only
+# touched rows change, in w and in the state; each has its own clock t.
+
+
+def new_state(w, initial_accumulator_value=0.0):
+    """Return the state of any of the optimizers for w."""
+    return {
+        "t": np.zeros(len(w), dtype=int),
+        "m": np.zeros(w.shape),
+        "v": np.zeros(w.shape),
+        "acc": np.full(w.shape, float(initial_accumulator_value)),
+        "row_acc": np.full(len(w), float(initial_accumulator_value)),
+    }
+
+
+def with_l2(w, g, l2, n_weights):
+    """Return g plus the gradient of l2 * sum(w^2) over the first n_weights columns."""
+    penalty = 2.0 * l2 * w
+    penalty[:, n_weights:] = 0.0
+    return g + penalty
+
+
+def sgd(w, g, touched, state, lr, momentum=0.0, nesterov=False):
+    for r in touched:
+        state["v"][r] = momentum * state["v"][r] - lr * g[r]
+        w[r] += momentum * state["v"][r] - lr * g[r] if nesterov else state["v"][r]
+
+
+def adagrad(w, g, touched, state, lr, epsilon=1e-7):
+    for r in touched:
+        state["acc"][r] += g[r] ** 2
+        w[r] -= lr * g[r] / (np.sqrt(state["acc"][r]) + epsilon)
+
+
+def rowwise_adagrad(w, g, touched, state, lr, epsilon=1e-7):
+    for r in touched:
+        state["row_acc"][r] += np.mean(g[r] ** 2)
+        w[r] -= lr * g[r] / (np.sqrt(state["row_acc"][r]) + epsilon)
+
+
+def adam(w, g, touched, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    for r in touched:
+        state["t"][r] += 1
+        state["m"][r] = beta_1 * state["m"][r] + (1 - beta_1) * g[r]
+        state["v"][r] = beta_2 * state["v"][r] + (1 - beta_2) * g[r] ** 2
+        m_hat = state["m"][r] / (1 - beta_1 ** state["t"][r])
+        v_hat = state["v"][r] / (1 - beta_2 ** state["t"][r])
+        w[r] -= lr * m_hat / (np.sqrt(v_hat) + epsilon)
+
+
+# ------------------------------------------------------------------- hashing and clusters
+
+
+def simhash_collision(x, y):
+    """P(one sign of a random projection agrees) = 1 - theta / pi."""
+    cosine = x @ y / (np.linalg.norm(x) * np.linalg.norm(y))
+    return 1.0 - np.arccos(np.clip(cosine, -1.0, 1.0)) / pi
+
+
+def _beaten_by_both(x, y):
+    """Return, for every i, #{j: x_j < x_i and y_j < y_i}."""
+    return ((x[None, :] < x[:, None]) & (y[None, :] < y[:, None])).sum(axis=1)
+
+
+def wta_collision(x, y, m):
+    """P(the largest of m random coordinates is the same in x and y), without ties."""
+    return sum(comb(int(c), m - 1) for c in _beaten_by_both(x, y)) / comb(len(x), m)
+
+
+def dwta_collision(x, y, m):
+    """The same among the non-zero coordinates, given that not both windows are empty.
+
+    A window that is empty in one vector only borrows another bin's code, which carries that
+    bin's offset, so it does not match.
+    """
+    d = len(x)
+    beaten = _beaten_by_both(np.where(x != 0, x, -np.inf), np.where(y != 0, y, -np.inf))
+    matches = sum(comb(int(c), m - 1) for c in beaten[(x != 0) & (y != 0)])
+    both_empty = comb(int(((x == 0) & (y == 0)).sum()), m)
+    return matches / (comb(d, m) - both_empty)
+
+
+def retrieval_probability(p, n_functions, n_tables):
+    """P(found in at least one of n_tables tables of n_functions functions each)."""
+    return 1.0 - (1.0 - p**n_functions) ** n_tables
+
+
+def spherical_assignment(points, centres):
+    """Return, for every point, the centre of the largest cosine; the first of equals."""
+    directions = centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    return np.argmax(np.asarray(points, np.float64) @ directions.T, axis=1)
