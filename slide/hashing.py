@@ -204,14 +204,14 @@ class Clusters(HashFamily):
 
     Examples
     --------
-    >>> Clusters(n_cells=128, n_tables=4)
-    Clusters(n_cells=128, n_tables=4, n_groups='auto', n_probes=8)
+    >>> Clusters(n_cells=128)
+    Clusters(n_cells=128, n_tables=1, n_groups='auto', n_probes=8)
     """
 
     def __init__(
         self,
         n_cells: int | str = "auto",
-        n_tables: int = 4,
+        n_tables: int = 1,
         n_groups: int | str = "auto",
         n_probes: int = 8,
     ):

@@ -62,10 +62,11 @@ class Dense:
         None is linear. Softmax belongs to an output layer.
     sampler : Sampler, "auto" or None
         Which neurons of an output layer training computes; see `slide.sampling`. None: all.
-        ``"auto"``: the recommended mixture.
+        ``"auto"``: the recommended one, `slide.sampling.Auto`.
     use_bias : bool
     kernel_initializer, bias_initializer : Initializer or str
-        ``"label_log_odds"`` starts output biases at the log-odds of the first training data.
+        ``"label_log_odds"`` starts output biases at the labels' log-odds in the first training data,
+        for sigmoid and softmax outputs: what a network without inputs would learn.
     kernel_regularizer : L2 or None
         Penalty on weights, not biases. It is applied to the rows that a batch touches.
     name : str or None
@@ -247,7 +248,7 @@ class Dense:
         if not training:
             slots = state = np.zeros((len(self._weights), 0), np.float32)
         l2 = 0.0 if self.kernel_regularizer is None else self.kernel_regularizer.l2
-        n_columns = self.units if self.by_feature else self.n_in + 1
+        n_columns = self.units if self.by_feature else self.n_in + self.use_bias
         n_weights = self.units if self.by_feature else self.n_in
         return Parameters(self._weights, slots, state, n_columns, n_weights, l2)
 

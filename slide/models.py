@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,9 @@ class Sequential:
         self._first_step = 0  # the step at which the optimizer started
         self._unsettled = False  # whether rows are behind the optimizer's clock
         self._sparse: bool | None = None
-        self._lock = threading.Lock()
+        # Callbacks are called by the thread that holds the lock, and may use the model.
+        self._lock = threading.RLock()
+        self._kernels_in_use = False
         self._network: Network | None = None
         self._network_key: Any = None
         for layer in layers or ():
@@ -341,12 +343,19 @@ class Sequential:
 
     @contextmanager
     def _kernels(self, data: Data, batch_size: int, n_threads: int, training: bool) -> Iterator[Network]:
+        if self._kernels_in_use:
+            raise RuntimeError(
+                "a callback between batches cannot train, evaluate or predict with the model that "
+                "is being trained; on_epoch_end can"
+            )
         network = self._net(data, batch_size, n_threads, training)
+        self._kernels_in_use = True
         try:
             # Matrix products run inside our own threads.
             with _blas().limit(limits=1, user_api="blas"):
                 yield network
         finally:
+            self._kernels_in_use = False
             network.release()
 
     def _start_biases(self, targets: Any) -> None:
@@ -468,12 +477,12 @@ class Sequential:
                 names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
                 parts = (*validation_data, None)[:3]
                 validation = self._checked(*parts, names)
-            source.begin()
             hooks = callbacks_.CallbackList(
                 callbacks,
                 self,
                 {"epochs": epochs, "samples": source.samples, "verbose": verbose},
             )
+            source.begin()
             self.stop_training = False
             logs: dict[str, Any] = {}
             hooks.on_train_begin()
@@ -488,16 +497,8 @@ class Sequential:
                     if self.stop_training:
                         break
             finally:
-                self._lock_free(hooks.on_train_end, logs)
+                hooks.on_train_end(logs)
             return hooks.history
-
-    def _lock_free(self, function: Any, *arguments: Any) -> None:
-        # EarlyStopping sets weights at the end of training: ours is the call that holds the lock.
-        self._lock.release()
-        try:
-            function(*arguments)
-        finally:
-            self._lock.acquire()
 
     def _epoch(
         self, source: Any, hooks: callbacks_.CallbackList, settle: bool = True
@@ -508,28 +509,30 @@ class Sequential:
         seconds = 0.0
         logs: dict[str, Any] = {}
         units = self.layers[-1].units
-        for execution in source.epoch():
-            batch += execution.n_batches
-            hooks.on_train_batch_begin(batch - 1)
-            started = time.perf_counter()
-            self._unsettled = True
-            done, more_loss, more_computed = execution.run()
-            seconds += time.perf_counter() - started
-            if done < execution.n_batches:
-                raise FloatingPointError(
-                    f"training diverged at step {self.step}: the loss or a gradient is NaN, "
-                    f"infinite or too large; the weights are those of step {self.step}. "
-                    f"Try a smaller learning rate than {execution.rates[done]:g}"
-                )
-            n += execution.n_samples
-            loss += more_loss
-            computed += more_computed
-            logs = {
-                "loss": loss / n,
-                "active_fraction": computed / n / units,
-                "samples_per_second": n / max(seconds, 1e-9),
-            }
-            hooks.on_train_batch_end(batch - 1, {**logs, "samples": n})
+        # Closed at once when training is left by an exception, whose traceback would keep it open.
+        with closing(source.epoch()) as executions:
+            for execution in executions:
+                batch += execution.n_batches
+                hooks.on_train_batch_begin(batch - 1)
+                started = time.perf_counter()
+                self._unsettled = True
+                done, more_loss, more_computed = execution.run()
+                seconds += time.perf_counter() - started
+                if done < execution.n_batches:
+                    raise FloatingPointError(
+                        f"training diverged at step {self.step}: the loss or a gradient is NaN, "
+                        f"infinite or too large; the weights are those of step {self.step}. "
+                        f"Try a smaller learning rate than {execution.rates[done]:g}"
+                    )
+                n += execution.n_samples
+                loss += more_loss
+                computed += more_computed
+                logs = {
+                    "loss": loss / n,
+                    "active_fraction": computed / n / units,
+                    "samples_per_second": n / max(seconds, 1e-9),
+                }
+                hooks.on_train_batch_end(batch - 1, {**logs, "samples": n})
         if n == 0:
             raise ValueError("x gave no batch in this epoch; a generator can be gone through once")
         if settle:
@@ -671,7 +674,7 @@ class Sequential:
             if top_k is None:
                 raise ValueError("exact=False needs top_k")
             sampler = self.layers[-1].sampler
-            if sampler is None or not hasattr(getattr(sampler, "head", sampler), "hash"):
+            if sampler is None or not sampler.retrieves:
                 raise ValueError(f"exact=False needs an output layer with LSH, not {sampler!r}")
         with self._exclusive("predict"):
             data = Data(self._features(x))

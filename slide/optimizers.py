@@ -4,10 +4,17 @@ A row is what training touches as a whole: an output neuron's incoming weights w
 where the input is sparse, one feature's outgoing weights. A batch steps the rows that it touched,
 and only those: the neurons computed for one of its samples, the features that one of them has.
 
-For a row that a batch does not touch, time stands still: its moments do not decay, its momentum
-does not move it, its penalty does not shrink it. Adam's bias correction accordingly counts the
-steps that the row itself made. Where every batch touches every row, all of them are the textbook
-algorithms.
+A step that a row skips is a step with gradient zero. Its momentum goes on moving it, its moments
+decay. These moves are made up for, in closed form, when the row is touched next, and for all rows at
+the end of an epoch and before weights are evaluated, read or saved; until then the row is computed
+with the weights of its last step. So training touches few rows and follows the dense algorithms:
+momentum exactly (with the learning rate of the time), Adam up to the change of its bias corrections
+during the gap and its epsilon, Adagrad without any skipped move. Only penalties differ: a row is
+penalized in the steps that touch it. In hogwild mode the clock counts batches.
+
+Lazy variants that stop a skipped row's clock (PyTorch's SparseAdam, TensorFlow's LazyAdam) learn
+rare rows slower: the moves after a rare gradient, about 28 learning rates with Adam's usual betas, are
+lost.
 """
 
 from __future__ import annotations
@@ -127,16 +134,18 @@ class Adagrad(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba, ICLR 2015), lazy: see the module's notes on untouched rows.
+    """Adam (Kingma & Ba, ICLR 2015), with the module's meaning of skipped steps.
 
     ``m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
-    w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)`` with t the row's own steps.
+    w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)`` with t the steps of all. After d
+    skipped steps, first ``w -= lr r (1 - r^d) / (1 - r) (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) +
+    epsilon)`` with ``r = b1 / sqrt(b2)``, then ``m *= b1^d; v *= b2^d``.
 
     Parameters
     ----------
     learning_rate : float or Schedule
     beta_1, beta_2 : float
-        In [0, 1).
+        In [0, 1); `beta_2` above 0 and at least ``beta_1 ** 2``.
     epsilon : float
         Above 0.
     """
@@ -150,7 +159,10 @@ class Adam(Optimizer):
     ):
         self.learning_rate = schedules.get(learning_rate)
         self.beta_1 = check.check_finite_float("beta_1", beta_1, at_least=0.0, below=1.0)
-        self.beta_2 = check.check_finite_float("beta_2", beta_2, at_least=0.0, below=1.0)
+        self.beta_2 = check.check_finite_float("beta_2", beta_2, above=0.0, below=1.0)
+        if self.beta_1 > self.beta_2**0.5:
+            # The steps without gradient would grow: v would be forgotten before m.
+            raise ValueError(f"beta_1={beta_1} is more than the square root of beta_2={beta_2}")
         self.epsilon = check.check_finite_float("epsilon", epsilon, at_least=1e-30, at_most=1e30)
 
     def kernel(self) -> Any:

@@ -45,7 +45,7 @@ cdef class SampledDense(LayerKernel):
     cdef readonly ActiveSet active
     cdef RowUpdate rows
     cdef Py_ssize_t capacity, ldz
-    cdef Buffer ids_buffer, count_buffer, twice_buffer, drawn_buffer, shared_w_buffer, extra_buffer, done_buffer
+    cdef Buffer ids_buffer, count_buffer, twice_buffer, drawn_buffer, shared_w_buffer
     cdef int32_t *ids               # (batch, capacity): each sample's own neurons, labels first
     cdef int32_t *count
     cdef int32_t *drawn             # how many of its own, the last ones, are its random tail
@@ -53,5 +53,6 @@ cdef class SampledDense(LayerKernel):
     cdef float *shared_w            # (n_shared, ld): the shared neurons' weights side by side
     cdef PerThread scratch
     cdef Vec own(self, Py_ssize_t s) noexcept nogil
+    cdef void _sum_shared(self, Batch *b, Py_ssize_t first) noexcept nogil
     cdef Py_ssize_t retrieve(self, Batch *b, Py_ssize_t s, int32_t **ids, float **z,
                              int thread) noexcept nogil

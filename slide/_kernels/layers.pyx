@@ -11,7 +11,7 @@ from slide._kernels.losses cimport Weights
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport stream
 from slide._kernels.simd cimport MASKED, simd
-from slide._kernels.types cimport padded
+from slide._kernels.types cimport BLOCK, padded
 
 cdef enum:
     CHUNK = 64          # rows whose gradient one task sums
@@ -204,7 +204,7 @@ cdef class SparseInputDense(LayerKernel):
         LayerKernel.allocate(self, batch_size, n_threads, max_labels, max_nonzeros, training)
         self.rows = None
         if training:
-            self.rows = RowUpdate(self.params, self.optimizer, batch_size, max_nonzeros, n_threads)
+            self.rows = RowUpdate(self.params, self.optimizer, batch_size, max_nonzeros, 0, n_threads)
         self.sums = PerThread(n_threads, self.params.ld * sizeof(float))
 
     def release(self):
@@ -223,16 +223,28 @@ cdef class SparseInputDense(LayerKernel):
                            b.x_data + at, b.x_indptr[b.rows[s] + 1] - at)
             z += ldz
 
-    cdef void update(self, Batch *b) noexcept nogil:
+    cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                         int thread) noexcept nogil:
         cdef Py_ssize_t s
         cdef int64_t at
+        if not b.hogwild:
+            for s in range(first, last):
+                at = b.x_indptr[b.rows[s]]
+                self.rows.add(s, b.x_indices + at, b.x_data + at,
+                              <int32_t> (b.x_indptr[b.rows[s] + 1] - at))
+            self.rows.count_block(first // BLOCK, b.n)
+        return LayerKernel.backward(self, b, first, last, thread)
+
+    cdef void update(self, Batch *b) noexcept nogil:
+        cdef Py_ssize_t s, k
         cdef float *g = <float *> self.sums.p[0]
-        for s in range(b.n):
-            at = b.x_indptr[b.rows[s]]
-            self.rows.ids[s] = b.x_indices + at
-            self.rows.coef[s] = b.x_data + at
-            self.rows.count[s] = <int32_t> (b.x_indptr[b.rows[s] + 1] - at)
-        self.rows.run(b.n, self.grad, self.ld_out, b.lr, b.n_threads)
+        self.rows.begin(b.n)
+        for k in prange((b.n + BLOCK - 1) // BLOCK, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            self.rows.scatter_block(k, b.n)
+        for k in prange(self.rows.n_parts, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            self.rows.step_part(self.params, k, self.grad, self.ld_out, b.lr, omp_get_thread_num())
         if self.use_bias:
             memset(g, 0, self.params.ld * sizeof(float))
             for s in range(b.n):
@@ -291,20 +303,15 @@ cdef class SampledDense(LayerKernel):
         self.drawn = <int32_t *> self.drawn_buffer.p
         self.shared_w_buffer = Buffer(n_shared * ld * sizeof(float))
         self.shared_w = <float *> self.shared_w_buffer.p
-        self.extra_buffer = Buffer(n_shared * ld * sizeof(float))
-        self.done_buffer = Buffer(n_shared)
         self.rows = RowUpdate(self.params, self.optimizer, batch_size,
-                              batch_size * self.capacity, n_threads)
-        self.rows.extra = <float *> self.extra_buffer.p
-        self.rows.extra_done = <uint8_t *> self.done_buffer.p
+                              batch_size * self.capacity, n_shared, n_threads)
         self.rows.extra_pos, self.rows.extra_ids = self.active.place, self.active.shared
-        self.rows.n_extra = n_shared
 
     def release(self):
         LayerKernel.release(self)
         self.rows = None
         self.ids_buffer = self.count_buffer = self.twice_buffer = self.drawn_buffer = None
-        self.shared_w_buffer = self.extra_buffer = None
+        self.shared_w_buffer = None
 
     cdef Vec own(self, Py_ssize_t s) noexcept nogil:
         cdef Vec v
@@ -365,7 +372,8 @@ cdef class SampledDense(LayerKernel):
                     twice += 1
         self.twice[s] = twice
         weights.n_first, weights.first = self.active.n_tail, self.active.pi
-        weights.n_last, weights.last = self.drawn[s], self.active.own_pi(self.drawn[s], own.n)
+        weights.n_last = self.drawn[s]
+        weights.last = self.active.own_pi(self.drawn[s], own.n - twice)
         return weight * self.loss.gradient(
             z, n, weights, NULL, n_shared, b.y_data + at, b.y_indptr[row + 1] - at,
             self.n_out, b.scale * weight)
@@ -395,21 +403,30 @@ cdef class SampledDense(LayerKernel):
                 if b.hogwild:
                     simd.rows_axpy(dx, ld, self.params.w, ld, self.active.shared,
                                    self.out + s * self.ldz, n_shared)
+            if not b.hogwild:
+                self.rows.add(s, own.idx, own.grad, <int32_t> own.n)
+        if not b.hogwild:
+            self.rows.count_block(first // BLOCK, b.n)
         return bound
 
     cdef void update(self, Batch *b) noexcept nogil:
-        cdef Py_ssize_t s, c, ld = self.params.ld
-        cdef Vec own
-        for c in prange((self.active.n_shared + CHUNK - 1) // CHUNK, schedule="dynamic", chunksize=1,
+        cdef Py_ssize_t k, n_blocks = (b.n + BLOCK - 1) // BLOCK
+        cdef Py_ssize_t n_chunks = (self.active.n_shared + CHUNK - 1) // CHUNK
+        self.rows.begin(b.n)
+        for k in prange(n_blocks + n_chunks, schedule="dynamic", chunksize=1,
                         num_threads=b.n_threads):
-            gemm(b"T", b"N", min(<Py_ssize_t> CHUNK, self.active.n_shared - c * CHUNK), ld, b.n,
-                 self.out + c * CHUNK, self.ldz, self.x, self.ld_in,
-                 self.rows.extra + c * CHUNK * ld, ld)
-        for s in range(b.n):
-            own = self.own(s)
-            self.rows.ids[s], self.rows.coef[s] = own.idx, own.grad
-            self.rows.count[s] = <int32_t> own.n
-        self.rows.run(b.n, self.x, self.ld_in, b.lr, b.n_threads)
+            if k < n_chunks:
+                self._sum_shared(b, k * CHUNK)
+            else:
+                self.rows.scatter_block(k - n_chunks, b.n)
+        for k in prange(self.rows.n_parts, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            self.rows.step_part(self.params, k, self.x, self.ld_in, b.lr, omp_get_thread_num())
+
+    cdef void _sum_shared(self, Batch *b, Py_ssize_t first) noexcept nogil:
+        cdef Py_ssize_t n = min(<Py_ssize_t> CHUNK, self.active.n_shared - first)
+        gemm(b"T", b"N", n, self.params.ld, b.n, self.out + first, self.ldz, self.x, self.ld_in,
+             self.rows.extra + first * self.params.ld, self.params.ld)
 
     cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
         cdef Py_ssize_t j, n_shared = self.active.n_shared, ld = self.params.ld

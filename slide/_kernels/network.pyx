@@ -11,12 +11,11 @@ from slide._kernels.layers cimport LayerKernel, SampledDense
 from slide._kernels.losses cimport Weights
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.simd cimport simd
-from slide._kernels.types cimport Batch, Buffer, PerThread, padded
+from slide._kernels.types cimport BLOCK, Batch, Buffer, PerThread, padded
 
 import numpy as np
 
 cdef enum:
-    BLOCK = 32          # samples that a thread takes at a time
     TILE = 1024         # outputs whose logits a thread holds at a time in prediction
 
 
@@ -175,7 +174,7 @@ cdef class Network:
         cdef Py_ssize_t k, i, n_blocks = (b.n + BLOCK - 1) // BLOCK
         cdef double started = omp_get_wtime(), bound = 0
         for i in range(self.n_layers):
-            (<LayerKernel> self.kernels[i]).optimizer.now = <double> (b.step - b.first_step)
+            (<LayerKernel> self.kernels[i]).optimizer.tick(<double> (b.step - b.first_step))
             (<LayerKernel> self.kernels[i]).begin(b)
         if b.hogwild:
             for k in prange(b.n, schedule="dynamic", chunksize=8, num_threads=b.n_threads):

@@ -24,6 +24,7 @@ cdef class Optimizer:
     cdef readonly int n_slots
     cdef readonly int n_state
     cdef double now                 # steps made since the optimizer started: its clock
+    cdef void tick(self, double now) noexcept nogil
     cdef void step(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
     cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
@@ -50,16 +51,20 @@ cdef class RowUpdate:
     cdef const int32_t **ids
     cdef const float **coef
     cdef int32_t *count
-    # Rows whose gradient (in part) is already summed: position per row or -1, and the sums.
-    cdef const int32_t *extra_pos
-    cdef const int32_t *extra_ids
-    cdef float *extra
-    cdef uint8_t *extra_done
+    # Rows of which a part of the gradient, or all, is summed by the caller: their ids, per row its
+    # place among them or -1, and the sums. Those of one part of the rows are a chain.
     cdef Py_ssize_t n_extra
+    cdef const int32_t *extra_ids
+    cdef const int32_t *extra_pos
+    cdef float *extra
+    cdef Buffer extra_buffer, chain_buffer
+    cdef int32_t *chain_first
+    cdef int32_t *chain_next
     cdef PerThread counters, touched, grad
-    cdef void run(self, Py_ssize_t n, const float *h, Py_ssize_t ldh, float lr,
-                  int n_threads) noexcept nogil
-    cdef void _count_block(self, Py_ssize_t n, Py_ssize_t block) noexcept nogil
-    cdef void _scatter_block(self, Py_ssize_t n, Py_ssize_t block) noexcept nogil
-    cdef void _part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh, float lr,
-                    int thread) noexcept nogil
+    cdef void add(self, Py_ssize_t s, const int32_t *ids, const float *coef,
+                  int32_t count) noexcept nogil
+    cdef void count_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil
+    cdef void begin(self, Py_ssize_t n) noexcept nogil
+    cdef void scatter_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil
+    cdef void step_part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh,
+                        float lr, int thread) noexcept nogil

@@ -4,11 +4,11 @@ from cython.parallel cimport prange
 from libc.math cimport pow, sqrt
 from libc.string cimport memcpy, memset
 
-from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.simd cimport AdamStep, prefetch, simd
+from slide._kernels.types cimport BLOCK
 
 cdef enum:
-    BLOCK = 16          # samples that one task of the grouping handles
+    GAPS = 256          # gaps whose decays are kept in tables
 
 
 @cython.final
@@ -36,6 +36,10 @@ cdef class Parameters:
 
 
 cdef class Optimizer:
+    cdef void tick(self, double now) noexcept nogil:
+        """Sets the clock, and what depends on it alone."""
+        self.now = now
+
     cdef void step(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
         """Adds the penalty to g and steps; g is scratch afterwards."""
         if p.l2 != 0:
@@ -55,7 +59,7 @@ cdef class Optimizer:
     def settle(self, Parameters p, double now, float lr, int n_threads):
         """Brings all rows up to the clock."""
         cdef Py_ssize_t i
-        self.now = now
+        self.tick(now)
         if p.n_state == 0 or p.n_slots == 0:
             return
         with nogil:
@@ -122,35 +126,62 @@ cdef class RowwiseAdagrad(Optimizer):
 
 @cython.final
 cdef class Adam(Optimizer):
-    cdef double b1, b2
+    cdef double b1, b2, ratio
     cdef float eps
+    cdef AdamStep next              # of a row that makes the step after `now`
+    cdef double skip_rate           # of a row that is brought up to `now`, but for lr
+    cdef float skip_eps
+    # Of short gaps: the sum of the missed moves over the first, and both decays.
+    cdef double[GAPS] sums
+    cdef float[GAPS] decay1, decay2
 
     def __cinit__(self, double beta_1, double beta_2, double epsilon):
+        cdef int gap
         self.n_slots, self.n_state = 2, 1
         self.b1, self.b2, self.eps = beta_1, beta_2, epsilon
+        self.ratio = beta_1 / sqrt(beta_2) if beta_2 > 0 else 0
+        for gap in range(GAPS):
+            self.decay1[gap], self.decay2[gap] = <float> beta_1 ** gap, <float> beta_2 ** gap
+            self.sums[gap] = self._sum(gap)
+        self.next.beta1, self.next.beta2 = <float> beta_1, <float> beta_2
+        self.next.rest1, self.next.rest2 = <float> (1 - beta_1), <float> (1 - beta_2)
+
+    cdef double _sum(self, double gap) noexcept nogil:
+        # After k of the missed steps the direction m / sqrt(v) is ratio^k times what it was.
+        if self.ratio == 1:
+            return gap
+        return self.ratio * (1 - pow(self.ratio, gap)) / (1 - self.ratio)
+
+    cdef void tick(self, double now) noexcept nogil:
+        cdef double root = sqrt(1 - pow(self.b2, now + 1))
+        self.now = now
+        self.next.rate = <float> (root / (1 - pow(self.b1, now + 1)))
+        self.next.eps = <float> (self.eps * root)
+        if now > 0:
+            # Both bias corrections of all missed steps are taken as they are now.
+            root = sqrt(1 - pow(self.b2, now))
+            self.skip_rate = root / (1 - pow(self.b1, now))
+            self.skip_eps = <float> (self.eps * root)
 
     cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil:
-        # After k of the missed steps the direction m / sqrt(v) is ratio^k times what it was; both
-        # bias corrections are taken as they are now.
-        cdef double gap = self.now - p.r[row], ratio, sum, root
+        cdef double gap = self.now - p.r[row]
+        cdef int i = <int> gap
         cdef float *slots = p.s + row * 2 * p.ld
-        if gap > 0 and p.r[row] > 0:
-            ratio = self.b1 / sqrt(self.b2)
-            sum = ratio * (1 - pow(ratio, gap)) / (1 - ratio) if ratio != 1 else gap
-            root = sqrt(1 - pow(self.b2, self.now))
+        if gap <= 0 or p.r[row] == 0:
+            return
+        if gap < GAPS:
             simd.adam_skip(p.w + row * p.ld, slots, slots + p.ld, p.ld,
-                           <float> (lr * sum * root / (1 - pow(self.b1, self.now))),
-                           <float> (self.eps * root), <float> pow(self.b1, gap),
-                           <float> pow(self.b2, gap))
+                           <float> (lr * self.sums[i] * self.skip_rate), self.skip_eps,
+                           self.decay1[i], self.decay2[i])
+        else:
+            simd.adam_skip(p.w + row * p.ld, slots, slots + p.ld, p.ld,
+                           <float> (lr * self._sum(gap) * self.skip_rate), self.skip_eps,
+                           <float> pow(self.b1, gap), <float> pow(self.b2, gap))
 
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
         cdef float *slots = p.s + row * 2 * p.ld
-        cdef double root = sqrt(1 - pow(self.b2, self.now + 1))
-        cdef AdamStep s
-        s.rate = <float> (lr * root / (1 - pow(self.b1, self.now + 1)))
-        s.eps = <float> (self.eps * root)
-        s.beta1, s.beta2 = <float> self.b1, <float> self.b2
-        s.rest1, s.rest2 = <float> (1 - self.b1), <float> (1 - self.b2)
+        cdef AdamStep s = self.next
+        s.rate *= lr
         p.r[row] = <float> (self.now + 1)
         simd.adam(p.w + row * p.ld, slots, slots + p.ld, g, p.ld, s)
 
@@ -161,12 +192,20 @@ cdef class RowUpdate:
     entries are grouped by row. Within a row they stay in the order of the samples, so the sums do
     not depend on the number of threads.
 
+    The caller adds every sample, counts every block of samples (both in its first phase), calls
+    begin, scatters all blocks and steps all parts; the blocks, and the parts, in any order and on
+    any threads.
+
+    Parameters
+    ----------
     capacity : int
         Most entries that a batch can have.
+    n_extra : int
+        Rows whose gradients the caller sums in part.
     """
 
     def __cinit__(self, Parameters params, Optimizer optimizer, Py_ssize_t batch_size,
-                  Py_ssize_t capacity, int n_threads):
+                  Py_ssize_t capacity, Py_ssize_t n_extra, int n_threads):
         self.params, self.optimizer, self.capacity = params, optimizer, capacity
         # Low bits, because popular ids are often neighbours. Parts must be many enough to balance
         # and few enough that their write heads stay in the first-level cache.
@@ -186,38 +225,25 @@ cdef class RowUpdate:
         self.coef = <const float **> self.coef_buffer.p
         self.count_buffer = Buffer(batch_size * sizeof(int32_t))
         self.count = <int32_t *> self.count_buffer.p
-        self.extra_pos, self.extra, self.extra_done, self.n_extra = NULL, NULL, NULL, 0
-        self.counters = PerThread(n_threads, self.max_rows * sizeof(int32_t))
-        self.touched = PerThread(n_threads, self.max_rows * sizeof(int32_t))
         self.samples_buffer = Buffer(capacity * sizeof(int32_t))
         self.coefs_buffer = Buffer(capacity * sizeof(float))
+        self.n_extra = n_extra
+        self.extra_buffer = Buffer(n_extra * params.ld * sizeof(float))
+        self.extra = <float *> self.extra_buffer.p
+        self.chain_buffer = Buffer((self.n_parts + n_extra) * sizeof(int32_t))
+        self.chain_first = <int32_t *> self.chain_buffer.p
+        self.chain_next = self.chain_first + self.n_parts
+        self.counters = PerThread(n_threads, self.max_rows * sizeof(int32_t))
+        self.touched = PerThread(n_threads, self.max_rows * sizeof(int32_t))
         self.grad = PerThread(n_threads, params.ld * sizeof(float))
 
-    cdef void run(self, Py_ssize_t n, const float *h, Py_ssize_t ldh, float lr,
-                  int n_threads) noexcept nogil:
-        """Row r steps along sum_s coef[s, r] * h[s]."""
-        cdef Py_ssize_t n_blocks = (n + BLOCK - 1) // BLOCK
-        cdef Py_ssize_t b, k, total = 0, c
-        for b in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=n_threads):
-            self._count_block(n, b)
-        for k in range(self.n_parts):
-            self.start[k] = total
-            for b in range(n_blocks):
-                c = self.hist[b * self.n_parts + k]
-                self.hist[b * self.n_parts + k] = total
-                total += c
-        self.start[self.n_parts] = total
-        for b in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=n_threads):
-            self._scatter_block(n, b)
-        for k in prange(self.n_parts, schedule="dynamic", chunksize=1, num_threads=n_threads):
-            self._part(self.params, k, h, ldh, lr, omp_get_thread_num())
-        for k in prange(self.n_extra, schedule="dynamic", chunksize=16, num_threads=n_threads):
-            if not self.extra_done[k]:
-                self.optimizer.step(self.params, self.extra_ids[k],
-                                    self.extra + k * self.params.ld, lr)
-            self.extra_done[k] = 0
+    cdef void add(self, Py_ssize_t s, const int32_t *ids, const float *coef,
+                  int32_t count) noexcept nogil:
+        """Sample s adds coef[i] * h[s] to the gradient of row ids[i]."""
+        self.ids[s], self.coef[s], self.count[s] = ids, coef, count
 
-    cdef void _count_block(self, Py_ssize_t n, Py_ssize_t block) noexcept nogil:
+    cdef void count_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil:
+        """Of the samples block * BLOCK and on, in a batch of n."""
         cdef Py_ssize_t *hist = self.hist + block * self.n_parts
         cdef int32_t mask = <int32_t> self.n_parts - 1
         cdef const int32_t *ids
@@ -228,7 +254,24 @@ cdef class RowUpdate:
             for i in range(self.count[s]):
                 hist[ids[i] & mask] += 1
 
-    cdef void _scatter_block(self, Py_ssize_t n, Py_ssize_t block) noexcept nogil:
+    cdef void begin(self, Py_ssize_t n) noexcept nogil:
+        """Places of all parts' entries; every block is counted."""
+        cdef Py_ssize_t b, k, c, total = 0
+        cdef int32_t part
+        for k in range(self.n_parts):
+            self.start[k] = total
+            for b in range((n + BLOCK - 1) // BLOCK):
+                c = self.hist[b * self.n_parts + k]
+                self.hist[b * self.n_parts + k] = total
+                total += c
+            self.chain_first[k] = -1
+        self.start[self.n_parts] = total
+        for k in range(self.n_extra):
+            part = self.extra_ids[k] & (<int32_t> self.n_parts - 1)
+            self.chain_next[k] = self.chain_first[part]
+            self.chain_first[part] = <int32_t> k
+
+    cdef void scatter_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil:
         cdef Py_ssize_t *at = self.hist + block * self.n_parts
         cdef int32_t mask = <int32_t> self.n_parts - 1
         cdef const int32_t *ids
@@ -242,8 +285,9 @@ cdef class RowUpdate:
                 at[ids[i] & mask] += 1
                 e.row, e.sample, e.coef = ids[i], <int32_t> s, coef[i]
 
-    cdef void _part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh, float lr,
-                    int thread) noexcept nogil:
+    cdef void step_part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh,
+                        float lr, int thread) noexcept nogil:
+        """Row r of the part steps along sum_s coef[s, r] * h[s] and its extra gradient."""
         cdef int32_t *counter = <int32_t *> self.counters.p[thread]   # zero between calls
         cdef int32_t *touched = <int32_t *> self.touched.p[thread]
         cdef int32_t *samples = <int32_t *> self.samples_buffer.p + self.start[part]
@@ -251,15 +295,14 @@ cdef class RowUpdate:
         cdef float *g = <float *> self.grad.p[thread]
         cdef Entry *e = self.entries + self.start[part]
         cdef Py_ssize_t n = self.start[part + 1] - self.start[part]
-        cdef Py_ssize_t i, j, n_touched = 0, first, last, row, k
-        cdef int32_t local, at, c
+        cdef Py_ssize_t i, j, n_touched = 0, first = 0, last, row, k
+        cdef int32_t local, at = 0, c
         for i in range(n):
             local = e[i].row >> self.log_parts
             if counter[local] == 0:
                 touched[n_touched] = local
                 n_touched += 1
             counter[local] += 1
-        at = 0
         for j in range(n_touched):
             c = counter[touched[j]]
             counter[touched[j]] = at
@@ -270,7 +313,12 @@ cdef class RowUpdate:
             counter[local] = at + 1
             samples[at] = e[i].sample
             coefs[at] = e[i].coef
-        first = 0
+        k = self.chain_first[part]
+        while k >= 0:                       # rows that have an extra gradient only
+            local = self.extra_ids[k] >> self.log_parts
+            if counter[local] == 0:
+                self.optimizer.step(p, self.extra_ids[k], self.extra + k * p.ld, lr)
+            k = self.chain_next[k]
         for j in range(n_touched):
             if j + 2 < n_touched:
                 row = (<Py_ssize_t> touched[j + 2] << self.log_parts) + part
@@ -283,7 +331,6 @@ cdef class RowUpdate:
             k = self.extra_pos[row] if self.n_extra else -1
             if k >= 0:
                 memcpy(g, self.extra + k * p.ld, p.ld * sizeof(float))
-                self.extra_done[k] = 1
             else:
                 memset(g, 0, p.ld * sizeof(float))
             simd.rows_axpy(g, p.ld, h, ldh, samples + first, coefs + first, last - first)

@@ -212,7 +212,7 @@ cdef class ClusterRetriever(Retriever):
             for c in range(self.n_cells):
                 self._seed(p, &self.centroids[t, c, 0], below(&rng, <uint32_t> p.n_rows))
             self._assign(p, t, NULL, p.n_rows, n_threads)
-            for i in range(2):
+            for i in range(2 if self.n_groups == 1 else 0):     # large layers wait for a rebuild
                 self._center(p, t, seed, n_threads)
                 self._assign(p, t, NULL, p.n_rows, n_threads)
             self._average(p, t, n_threads)

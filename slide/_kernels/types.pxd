@@ -31,6 +31,10 @@ cdef struct Batch:
     bint hogwild
 
 
+cdef enum:
+    BLOCK = 32          # samples that a thread takes at a time
+
+
 cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
     """n rounded up to the floats of a cache line."""
     return (n + 15) & ~(<Py_ssize_t> 15)

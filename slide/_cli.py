@@ -1,0 +1,350 @@
+"""What the commands of ``python -m slide`` do; their arguments are in ``slide/__main__.py``."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from joblib import effective_n_jobs
+
+from slide import callbacks, data, hashing, initializers, metrics, optimizers, sampling
+from slide.data.xmc import HEADER
+from slide.layers import Dense, Input
+from slide.models import Sequential, load
+
+ROWS_AT_ONCE = 1 << 14  # points predicted between two writes
+WORDS = 5  # labels shown for a definition
+LINE = 100  # characters
+QUESTIONS = (
+    "a large wild cat with a striped coat",
+    "a vehicle that flies through the air and carries passengers",
+    "to move quickly on foot",
+    "a person who plays music for money",
+    "a feeling of great happiness",
+)
+
+
+# Commands ---------------------------------------------------------------------------------
+
+
+def demo(options: Any) -> None:
+    """Train on WordNet, then answer definitions by words."""
+    path = Path(options.output)
+    wordnet = data.load_wordnet()
+    questions = options.ask or QUESTIONS
+    features = wordnet.vectorize(questions)
+    for question, known in zip(questions, np.diff(features.indptr), strict=True):
+        if not known:
+            raise ValueError(f"--ask {question!r}: none of its words is in WordNet's definitions")
+    if options.ask and path.exists():
+        model = load(path)
+        _check_demo_model(model, wordnet, path)
+        print(f"Model: {path}, trained for {model.epochs_trained} epochs.")
+    else:
+        model = _train_demo(wordnet, path, options)
+    ids, scores = model.predict(features, top_k=WORDS, n_jobs=options.n_jobs)
+    for question, labels, shares in zip(questions, ids, scores, strict=True):
+        print(f'\n"{question}"')
+        for i, share in zip(labels, shares, strict=True):
+            line = f"  {share:5.3f}  {wordnet.label(i):24} {wordnet.gloss(i)}"
+            print(line if len(line) <= LINE else line[: LINE - 3].rstrip() + "...")
+    if not options.ask:
+        print('\nYour own: python -m slide demo --ask "a machine for writing"')
+
+
+def _check_demo_model(model: Sequential, wordnet: Any, path: Path) -> None:
+    assert model.input is not None
+    found = model.input.n_features, model.layers[-1].units
+    wanted = wordnet.X_train.shape[1], wordnet.Y_train.shape[1]
+    if found != wanted:
+        raise ValueError(
+            f"{path}: a model of {found[0]} features and {found[1]} labels, not the demo's "
+            f"{wanted[0]} and {wanted[1]}; name another file by --output"
+        )
+
+
+def _train_demo(wordnet: Any, path: Path, options: Any) -> Sequential:
+    n, n_features = wordnet.X_train.shape
+    n_test, n_labels = wordnet.Y_test.shape
+    print(
+        f"WordNet 3.0: {n:,} definitions to learn from and {n_test:,} to test with.\n"
+        f"The task: file a definition under its categories, {n_labels:,} in all.\n"
+        f"Threads: {effective_n_jobs(options.n_jobs)}. Ctrl-C stops early and saves.\n"
+    )
+    _check_writable(path)
+    model = network(n_features, n_labels, seed=options.seed)
+    model.compile(optimizers.Adam(2e-3), metrics=["P@1", "P@3", "P@5"])
+    held = wordnet.X_test, wordnet.Y_test
+    history, seconds = _fit(
+        model, wordnet.X_train, wordnet.Y_train, held, path, options, batch_size=256, quiet=False
+    )
+    logs = {name: values[-1] for name, values in history.items()}
+    active = logs["active_fraction"]
+    print(
+        f"\nOn the {n_test:,} test definitions: "
+        + ", ".join(f"P@{k} {logs[f'val_precision@{k}']:.1%}" for k in (1, 3, 5))
+        + f"\nTime: {seconds:.0f} s, the tests after every epoch included."
+        f"\nNeurons computed for a definition in training: {active * n_labels:,.0f} of "
+        f"{n_labels:,} ({active:.1%})."
+        f"\nModel saved: {path}"
+    )
+    return model
+
+
+def train(options: Any) -> None:
+    """Train a network on a file and save it."""
+    output = Path(options.output)
+    _check_writable(output)
+    x, y = read(options.data, options.format, options.n_features, options.n_labels)
+    if x.shape[1] == 0 or y.shape[1] == 0:
+        raise ValueError(f"{options.data}: no {'labels' if x.shape[1] else 'features'} in it")
+    held = None
+    if options.validation is not None:
+        held = read(options.validation, options.format, x.shape[1], y.shape[1])
+    model = network(
+        x.shape[1], y.shape[1], options.hidden, options.loss, options.sampler, options.seed
+    )
+    ks = _ks(y.shape[1])
+    loss = "categorical_crossentropy" if options.loss == "softmax" else "binary_crossentropy"
+    model.compile(optimizers.Adam(options.learning_rate), loss, metrics=[f"P@{k}" for k in ks])
+    if not options.quiet:
+        print(f"{x.shape[0]:,} points, {x.shape[1]:,} features, {y.shape[1]:,} labels")
+        model.summary()
+    _fit(model, x, y, held, output, options, batch_size=options.batch_size, quiet=options.quiet)
+    if not options.quiet:
+        print(f"Model saved: {output}")
+
+
+def evaluate(options: Any) -> None:
+    """Print a model's loss and metrics on a file."""
+    model = load(options.model)
+    if model.loss is None:
+        raise ValueError(f"{options.model}: the model was saved before compile, it has no loss")
+    assert model.input is not None
+    n_features, n_labels = model.input.n_features, model.layers[-1].units
+    ks = _ks(n_labels)
+    scores: list[Any] = [metrics.PrecisionAtK(k) for k in ks] + [metrics.NDCGAtK(ks[-1])]
+    if options.training_data is not None:
+        _, labels = read(options.training_data, options.format, n_features, n_labels)
+        a, b = options.propensity
+        scores.append(metrics.PSPAtK(ks[-1], A=a, B=b).prepare(labels))
+    x, y = read(options.data, options.format, n_features, n_labels)
+    model.metrics = scores
+    for name, value in model.evaluate(x, y, n_jobs=options.n_jobs).items():
+        print(f"{name:12} {value:.4f}")
+
+
+def predict(options: Any) -> None:
+    """Write the best labels of every point of a file."""
+    model = load(options.model)
+    assert model.input is not None
+    units = model.layers[-1].units
+    if options.top_k > units:
+        raise ValueError(f"--top-k {options.top_k}: the model has {units} labels")
+    sampler = model.layers[-1].sampler
+    if options.approximate and not hasattr(getattr(sampler, "head", sampler), "hash"):
+        raise ValueError(f"--approximate: {options.model} has no hash tables")
+    if options.output is not None:
+        _check_writable(Path(options.output))
+    x, _ = read(options.data, options.format, model.input.n_features, None)
+    with _output(options.output) as out:
+        for at in range(0, x.shape[0], ROWS_AT_ONCE):
+            ids, scores = model.predict(
+                x[at : at + ROWS_AT_ONCE],
+                top_k=options.top_k,
+                exact=not options.approximate,
+                n_jobs=options.n_jobs,
+            )
+            for labels, values in zip(ids.tolist(), scores.tolist(), strict=True):
+                pairs = zip(labels, values, strict=True)
+                out.write(" ".join(f"{i}:{value:.6g}" for i, value in pairs if i >= 0) + "\n")
+
+
+# Parts ------------------------------------------------------------------------------------
+
+
+def network(
+    n_features: int,
+    n_labels: int,
+    hidden: Any = (128,),
+    loss: str = "softmax",
+    sampler: Any = "auto",
+    seed: int = 0,
+) -> Sequential:
+    """Return the network that the commands train."""
+    if sampler == "none":
+        sampler = None
+    elif sampler != "auto":
+        sampler = _mixture(sampler, n_labels)
+    # Rows of text features have length 1 and few entries: weights of a size that suits the number
+    # of all features would leave the first activations near 0.
+    first = initializers.RandomUniform(-0.1, 0.1)
+    layers: list[Any] = [Input(n_features)]
+    for i, units in enumerate(hidden):
+        start = first if i == 0 else "glorot_uniform"
+        layers.append(Dense(units, activation="relu", kernel_initializer=start))
+    layers.append(
+        Dense(
+            n_labels,
+            activation="softmax" if loss == "softmax" else "sigmoid",
+            sampler=sampler,
+            bias_initializer="label_log_odds",
+        )
+    )
+    return Sequential(layers, seed=seed)
+
+
+def _mixture(counts: list[int], n_labels: int) -> sampling.Mixture:
+    retrieved, frequent, random = counts
+    if frequent + random > n_labels or retrieved > n_labels:
+        raise ValueError(
+            f"--sampler {retrieved},{frequent},{random}: the data has {n_labels} labels"
+        )
+    parts: list[sampling.Sampler] = []
+    if retrieved:
+        parts.append(sampling.LSH(hashing.Clusters(), max_active=retrieved))
+    if frequent:
+        parts.append(sampling.Frequent(frequent))
+    if random:
+        parts.append(sampling.Uniform(random))
+    return sampling.Mixture(parts)
+
+
+def _fit(
+    model: Sequential, x: Any, y: Any, held: Any, output: Path, options: Any, *,
+    batch_size: int, quiet: bool,
+) -> tuple[dict[str, list[float]], float]:
+    """Train and save; return the history and the time in seconds. Ctrl-C saves, too."""
+    started = time.perf_counter()
+    try:
+        history = model.fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=options.epochs,
+            verbose=0,
+            callbacks=None if quiet else [Table()],
+            validation_data=held,
+            n_jobs=options.n_jobs,
+        )
+    except KeyboardInterrupt:
+        if model.step == 0:
+            raise
+        model.save(output)
+        raise KeyboardInterrupt(f"{output} has the model of step {model.step}") from None
+    seconds = time.perf_counter() - started
+    model.save(output)
+    return history.history, seconds
+
+
+class Table(callbacks.Callback):
+    """Prints a line an epoch and, on a terminal, how far the epoch is."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.headed = False
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if logs and sys.stdout.isatty():
+            done = logs["samples"] / self.params["samples"]
+            print(f"\r{done:6.0%} of the epoch, loss {logs['loss']:.4f} ", end="", flush=True)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs = logs or {}
+        cells = {"epoch": f"{epoch + 1}/{self.params['epochs']}", "loss": f"{logs['loss']:.4f}"}
+        for name, value in logs.items():
+            if name == "val_loss":
+                cells["val loss"] = f"{value:.4f}"
+            elif name.startswith("val_precision@"):
+                cells[f"P@{name[14:]}"] = f"{value:.1%}"
+        cells["points/s"] = f"{logs['samples_per_second']:,.0f}"
+        cells["computed"] = f"{logs['active_fraction']:.1%}"
+        if sys.stdout.isatty():
+            print("\r" + " " * 40 + "\r", end="")
+        if not self.headed:
+            self.headed = True
+            print("  ".join(name.rjust(9) for name in cells))
+        print("  ".join(cell.rjust(9) for cell in cells.values()), flush=True)
+
+
+def _ks(n_labels: int) -> list[int]:
+    return sorted({min(k, n_labels) for k in (1, 3, 5)})
+
+
+def read(path: str, kind: str, n_features: int | None, n_labels: int | None) -> tuple[Any, Any]:
+    """Return the features and labels of a file.
+
+    Parameters
+    ----------
+    path : str
+    kind : {"auto", "xmc", "svmlight"}
+        ``"auto"``: XMC if the first line has three counts.
+    n_features, n_labels : int or None
+        Columns of the matrices; None: as the file says or shows.
+    """
+    guessed = kind == "auto"
+    if guessed:
+        kind = "xmc" if HEADER.fullmatch(_first_line(path)) else "svmlight"
+    if kind == "xmc":
+        x, y = data.read_xmc(path, n_features=n_features, n_labels=n_labels)
+    else:
+        try:
+            # Ids as they stand: counting from 1 in one file and from 0 in the next, because
+            # feature 0 happens to be missing there, would shift all features by one.
+            x, y = data.read_svmlight(
+                path, n_features=n_features, n_labels=n_labels, zero_based=True
+            )
+        except ValueError as error:
+            if not guessed:
+                raise
+            raise ValueError(
+                f"{error} (read as svmlight: the first line is no 'points features labels')"
+            ) from None
+    if x.shape[0] == 0:
+        raise ValueError(f"{path}: no points in it")
+    return x, y
+
+
+def _first_line(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            if file.peek(2)[:2] == b"\x1f\x8b":
+                with gzip.open(file) as plain:
+                    return plain.readline(256)
+            return file.readline(256)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: damaged or truncated gzip file ({error})") from None
+
+
+def _check_writable(path: Path) -> None:
+    """Find out now, and not after the training, that a file cannot be written."""
+    if path.is_dir():
+        raise IsADirectoryError(0, "is a directory", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(0, "no such directory", str(path.parent))
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(0, "cannot write in this directory", str(path.parent))
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[IO[str]]:
+    """Open a file that appears, or replaces an older one, only once it is complete."""
+    if path is None:
+        yield sys.stdout
+        return
+    partial = f"{path}.part"
+    try:
+        with open(partial, "w", encoding="ascii") as out:
+            yield out
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise
