@@ -41,8 +41,8 @@ from synthetic import make_xmc
 
 TEST_SAMPLES = 2000
 SHAPES = {"670k": 670_091, "20k": 20_000}
-# Cells of about 160 neurons.
-CELLS = {"670k": 4096, "20k": 128}
+# Cells of 40 and 80 neurons.
+CELLS = {"670k": 16_384, "20k": 256}
 
 
 def samplers():
@@ -50,12 +50,13 @@ def samplers():
     return {
         "150 retrieved + shared tail 1000": lambda sampling, hashing, cells: sampling.Mixture(
             [
-                sampling.LSH(hashing.Clusters(n_cells=cells, n_tables=4), max_active=150),
+                sampling.LSH(hashing.Clusters(n_cells=cells), max_active=150),
                 sampling.Uniform(1000, correction="logq"),
             ]
         ),
+        "auto": lambda sampling, hashing, cells: "auto",
         "3700 own neurons": lambda sampling, hashing, cells: sampling.LSH(
-            hashing.Clusters(n_cells=cells, n_tables=4), min_active=3700, max_active=3700
+            hashing.Clusters(n_cells=cells), min_active=3700, max_active=3700
         ),
     }
 
@@ -102,8 +103,8 @@ def train(options):
         learning_rate=options.learning_rate,
         seed=options.seed,
     )
-    first = slice(0, options.batch_size)
-    model.train_on_batch(x_train[first], y_train[first], n_jobs=threads)
+    one_batch = {"batch_size": options.batch_size, "steps_per_epoch": 1, "verbose": 0}
+    model.fit(x_train, y_train, n_jobs=threads, **one_batch)
     setup_seconds = time.perf_counter() - start
     setup_peak = peak_rss_mb()
     before = slide_precision(model, x_test, y_test, threads)

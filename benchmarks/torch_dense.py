@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import torch
-from _common import emit, load_set, peak_rss_mb, precision, versions
+from _common import FIRST, emit, load_set, peak_rss_mb, precision, versions
 from torch import nn
 from torch.nn import functional
 
@@ -35,15 +35,16 @@ LOSSES = {"log-softmax": log_softmax_loss, "dense-targets": dense_target_loss}
 class Network(nn.Module):
     """Sparse features -> `hidden` ReLU -> one logit per label."""
 
-    def __init__(self, n_features, hidden, n_labels):
+    def __init__(self, n_features, hidden, label_counts, n_samples):
         super().__init__()
         self.features = nn.EmbeddingBag(n_features, hidden, mode="sum", sparse=True)
         self.bias = nn.Parameter(torch.zeros(hidden))
-        self.labels = nn.Linear(hidden, n_labels)
-        # Glorot uniform and zero biases, as the network of slide starts.
-        nn.init.xavier_uniform_(self.features.weight)
+        self.labels = nn.Linear(hidden, len(label_counts))
+        # As the network of slide starts: output biases at the labels' log-odds.
+        nn.init.uniform_(self.features.weight, -FIRST, FIRST)
         nn.init.xavier_uniform_(self.labels.weight)
-        nn.init.zeros_(self.labels.bias)
+        counts = torch.as_tensor(label_counts, dtype=torch.float32)
+        self.labels.bias.data = torch.log((counts + 1) / (n_samples - counts + 1))
 
     def forward(self, columns, offsets, values):
         hidden = self.features(columns, offsets, per_sample_weights=values)
@@ -118,7 +119,8 @@ def main():
     torch.manual_seed(options.seed)
     shuffle = np.random.default_rng(options.seed)
     x_train, y_train, x_test, y_test = load_set(options.data)
-    network = Network(x_train.shape[1], options.hidden, y_train.shape[1])
+    label_counts = np.bincount(y_train.indices, minlength=y_train.shape[1])
+    network = Network(x_train.shape[1], options.hidden, label_counts, x_train.shape[0])
     sparse = [network.features.weight]
     dense = [network.bias, *network.labels.parameters()]
     optimizers = [

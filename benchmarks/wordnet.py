@@ -41,31 +41,41 @@ RECALL_POINTS = 2000
 
 def systems():
     """The output layer's sampler of each system, made from slide.sampling and slide.hashing."""
+    def frequent(hash, sampling):
+        # The recommended mixture for this size, with another hash family.
+        return sampling.Mixture(
+            [
+                sampling.LSH(hash, max_active=98),
+                sampling.Frequent(326),
+                sampling.Uniform(98, shared=False),
+            ]
+        )
+
+    def head(hashing, sampling):
+        return sampling.LSH(hashing.Clusters(n_cells=128), max_active=300)
+
     return {
         "all neurons": lambda sampling, hashing: None,
-        "clusters + uniform": lambda sampling, hashing: sampling.Mixture(
-            [
-                sampling.LSH(hashing.Clusters(n_cells=128, n_tables=4), max_active=400),
-                sampling.Uniform(200, correction="logq"),
-            ]
+        "auto: clusters + frequent + own uniform": lambda sampling, hashing: "auto",
+        "SimHash + frequent + own uniform": lambda sampling, hashing: frequent(
+            hashing.SimHash(n_bits=6, n_tables=20), sampling
         ),
-        "SimHash + uniform": lambda sampling, hashing: sampling.Mixture(
-            [
-                sampling.LSH(hashing.SimHash(n_bits=6, n_tables=20), max_active=400),
-                sampling.Uniform(200, correction="logq"),
-            ]
+        "DWTA + frequent + own uniform": lambda sampling, hashing: frequent(
+            hashing.DWTA(n_functions=3, n_tables=20), sampling
         ),
-        "DWTA + uniform": lambda sampling, hashing: sampling.Mixture(
-            [
-                sampling.LSH(hashing.DWTA(n_functions=3, n_tables=20), max_active=400),
-                sampling.Uniform(200, correction="logq"),
-            ]
+        "clusters 300 + own uniform 200": lambda sampling, hashing: sampling.Mixture(
+            [head(hashing, sampling), sampling.Uniform(200, shared=False)]
         ),
-        "uniform, corrected": lambda sampling, hashing: sampling.Uniform(600, correction="logq"),
-        "uniform, uncorrected": lambda sampling, hashing: sampling.Uniform(600, correction=None),
+        "clusters 300 + shared uniform 200": lambda sampling, hashing: sampling.Mixture(
+            [head(hashing, sampling), sampling.Uniform(200)]
+        ),
+        "shared uniform 500": lambda sampling, hashing: sampling.Uniform(500),
+        "shared uniform 500, uncorrected": lambda sampling, hashing: sampling.Uniform(
+            500, correction=None
+        ),
         # The union of the buckets, filled up with random neurons, without correction.
-        "as SLIDE": lambda sampling, hashing: sampling.LSH(
-            hashing.SimHash(n_bits=6, n_tables=20), min_active=600, max_active=600
+        "as SLIDE: SimHash, random fill": lambda sampling, hashing: sampling.LSH(
+            hashing.SimHash(n_bits=6, n_tables=20), max_active=1200, min_active=500
         ),
     }
 

@@ -101,7 +101,9 @@ def parser() -> argparse.ArgumentParser:
         "demo",
         _cli.demo,
         "learn WordNet's 13,043 categories, then find words for definitions",
-        "Takes about a\nminute on two processors. Needs no download. Ctrl-C stops early and saves.",
+        "Takes\n"
+        "about a minute on two processors and needs no download. Ctrl-C stops training, saves\n"
+        "what has been learned, and exits with status 130.",
     )
     demo.add_argument(
         "--ask",
@@ -111,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
         help="a definition to find words for; may be given several times. Uses the model in "
         "--output if that exists, and trains one first if not",
     )
-    demo.add_argument("--epochs", type=at_least(1), default=8, help="default: %(default)s")
+    demo.add_argument("--epochs", type=at_least(1), default=8, metavar="N", help="default: 8")
     demo.add_argument(
         "--output",
         default="wordnet.slide",
@@ -124,9 +126,9 @@ def parser() -> argparse.ArgumentParser:
         "train",
         _cli.train,
         "train a network on a file",
-        "It has relu layers and one output for each label,\n"
-        "learns by Adam, and is saved when training ends. Ctrl-C stops training, saves what has\n"
-        "been learned, and exits with status 130.",
+        "It has relu layers and one output\n"
+        "for each label, learns by Adam, and is saved when training ends. Ctrl-C stops training,\n"
+        "saves what has been learned, and exits with status 130.",
         epilog=FORMATS,
     )
     train.add_argument("data", metavar="DATA", help="the file to learn from")
@@ -146,19 +148,29 @@ def parser() -> argparse.ArgumentParser:
         metavar="N[,N...]",
         help="neurons of the hidden layers (default: 128)",
     )
-    train.add_argument("--epochs", type=at_least(1), default=10, help="default: %(default)s")
     train.add_argument(
-        "--batch-size", type=at_least(1), default=256, help="points a step (default: %(default)s)"
+        "--epochs", type=at_least(1), default=10, metavar="N", help="default: %(default)s"
     )
     train.add_argument(
-        "--learning-rate", type=positive, default=2e-3, help="of Adam (default: %(default)s)"
+        "--batch-size",
+        type=at_least(1),
+        default=256,
+        metavar="N",
+        help="points a step (default: %(default)s)",
+    )
+    train.add_argument(
+        "--learning-rate",
+        type=positive,
+        default=2e-3,
+        metavar="X",
+        help="of Adam (default: %(default)s)",
     )
     train.add_argument(
         "--loss",
         choices=("softmax", "bce"),
         default="softmax",
-        help="softmax: labels compete for a point. bce: every label is a yes or no of its own "
-        "(default: %(default)s)",
+        help="softmax: a point's labels share a probability of 1. bce: every label has one of "
+        "its own (default: %(default)s)",
     )
     train.add_argument(
         "--sampler",
@@ -209,11 +221,15 @@ def parser() -> argparse.ArgumentParser:
         "predict",
         _cli.predict,
         "find the best labels for each point of a file",
-        "Writes a line 'label:score\nlabel:score ...' for each point, best first.",
+        "Writes a line\n"
+        "'label:score label:score ...' for each point, best first. Labels in the file count for\n"
+        "nothing.",
         epilog=FORMATS,
     )
     _model(predict)
-    predict.add_argument("--top-k", type=at_least(1), default=5, help="labels a line (default: 5)")
+    predict.add_argument(
+        "--top-k", type=at_least(1), default=5, metavar="K", help="labels a line (default: 5)"
+    )
     predict.add_argument(
         "--output",
         metavar="FILE",
@@ -247,7 +263,11 @@ def _format(command: argparse.ArgumentParser) -> None:
 
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--seed", type=at_least(0), default=0, help="of everything random (default: %(default)s)"
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="of everything random (default: %(default)s)",
     )
     _jobs(command)
 

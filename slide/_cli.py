@@ -94,7 +94,7 @@ def _train_demo(wordnet: Any, path: Path, options: Any) -> Sequential:
         + f"\nTime: {seconds:.0f} s, the tests after every epoch included."
         f"\nNeurons computed for a definition in training: {active * n_labels:,.0f} of "
         f"{n_labels:,} ({active:.1%})."
-        f"\nModel saved: {path}"
+        f"\nModel saved: {path} ({path.stat().st_size / 1e6:.0f} MB)"
     )
     return model
 
@@ -150,7 +150,7 @@ def predict(options: Any) -> None:
     if options.top_k > units:
         raise ValueError(f"--top-k {options.top_k}: the model has {units} labels")
     sampler = model.layers[-1].sampler
-    if options.approximate and not hasattr(getattr(sampler, "head", sampler), "hash"):
+    if options.approximate and (sampler is None or not sampler.retrieves):
         raise ValueError(f"--approximate: {options.model} has no hash tables")
     if options.output is not None:
         _check_writable(Path(options.output))

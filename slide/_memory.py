@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 
@@ -30,10 +31,8 @@ def aligned_zeros(shape: tuple[int, int]) -> np.ndarray:
     if n_bytes >= HUGE:
         memory = mmap.mmap(-1, n_bytes)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
+            with contextlib.suppress(OSError):  # a kernel built without them
                 memory.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:  # a kernel built without them
-                pass
         return np.frombuffer(memory, np.float32).reshape(shape)
     raw = np.zeros(n_bytes + 64, np.uint8)
     first = -raw.ctypes.data % 64

@@ -53,13 +53,14 @@ class _Codes(HashFamily):
         ----------
         X : array-like or sparse, shape (n, d)
         seed : int
-            The functions that are drawn are those of a model with this seed.
+            Of the functions that are drawn, at least 0.
 
         Returns
         -------
         ndarray of uint64, shape (n, n_tables)
             All functions of a table packed into one number, without overlap.
         """
+        seed = check.check_positive_int("seed", seed, low=0, high=2**63 - 1)
         X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
         if X.ndim != 2 or X.shape[1] < 1:
             raise ValueError(f"X must have shape (n, d) with d >= 1, got {X.shape}")
@@ -150,7 +151,8 @@ class DWTA(_Codes):
         Parameters
         ----------
         x, y : array-like, shape (d,)
-            Without equal values other than 0 among a vector's coordinates.
+            Without equal values among a vector's coordinates, but for the zeros of vectors that
+            have no value below 0.
 
         Notes
         -----
@@ -166,10 +168,7 @@ class DWTA(_Codes):
             )
         m, d = self.n_bins, len(x)
         bins = math.comb(d, m)
-        both = sum(
-            math.comb(int(np.sum((x < x[i]) & (y < y[i]))), m - 1)
-            for i in range(d)
-        )
+        both = sum(math.comb(int(np.sum((x < x[i]) & (y < y[i]))), m - 1) for i in range(d))
         return both / (bins - math.comb(int(np.sum((x == 0) & (y == 0))), m))
 
     def get_config(self) -> dict[str, Any]:

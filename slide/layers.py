@@ -65,8 +65,8 @@ class Dense:
         ``"auto"``: the recommended one, `slide.sampling.Auto`.
     use_bias : bool
     kernel_initializer, bias_initializer : Initializer or str
-        ``"label_log_odds"`` starts output biases at the labels' log-odds in the first training data,
-        for sigmoid and softmax outputs: what a network without inputs would learn.
+        ``"label_log_odds"`` starts output biases at the labels' log-odds in the first training
+        data, for sigmoid and softmax outputs: what a network without inputs would learn.
     kernel_regularizer : L2 or None
         Penalty on weights, not biases. It is applied to the rows that a batch touches.
     name : str or None
@@ -113,7 +113,9 @@ class Dense:
         self.built = False
         self.n_in = 0
         self.by_feature = False
-        self._weights = self._slots = self._state = None
+        self._weights: Any = None
+        self._slots: Any = None
+        self._state: Any = None
         self._active: Any = None
         self._active_threads = 0
         self._seed = 0
@@ -255,8 +257,10 @@ class Dense:
     def settle(self, optimizer: Optimizer, now: float, learning_rate: float) -> None:
         """Bring all rows up to the optimizer's clock, `now`."""
         if self._slots is not None:
-            optimizer.kernel().settle(self._parameters(True), now, learning_rate, 1)
-            if self._active is not None:
+            step = optimizer.kernel()
+            step.settle(self._parameters(True), now, learning_rate, 1)
+            # Without both, an optimizer has nothing to catch up with, and no weight moved.
+            if self._active is not None and step.n_slots and step.n_state:
                 self._active.weights_moved()
 
     def kernel(self, optimizer: Optimizer, loss: Any, n_threads: int, training: bool) -> Any:
@@ -312,6 +316,7 @@ class Dense:
         ValueError
             If an array has another shape or dtype, or values that cannot be.
         """
+
         def take(name: str, shape: tuple[int, int]) -> np.ndarray:
             array = state[name]
             if array.shape != shape or array.dtype != np.float32:

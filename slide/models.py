@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 
 from slide import _validation as check
 from slide import callbacks as callbacks_
-from slide import losses, metrics, optimizers, saving
+from slide import losses, optimizers, saving
 from slide._kernels import build_info
 from slide._kernels.network import Data, Network
 from slide.layers import ACTIVATIONS, Dense, Input
@@ -304,7 +304,7 @@ class Sequential:
         return (x.indptr, x.indices, x.data) if self._sparse else x
 
     def _checked(
-        self, x: Any, y: Any, sample_weight: Any, names: tuple[str, str, str] = ("x", "y", "sample_weight")
+        self, x: Any, y: Any, sample_weight: Any, names: Any = ("x", "y", "sample_weight")
     ) -> tuple[Data, Any]:
         """Return the kernels' data and the checked targets (CSR)."""
         assert self.loss is not None
@@ -312,9 +312,7 @@ class Sequential:
             raise ValueError(f"{names[1]} is missing")
         features = self._features(x, names[0])
         n = len(features[0]) - 1 if self._sparse else len(features)
-        targets = check.check_targets(
-            y, n, self.layers[-1].units, self.loss.name, names[1]
-        )
+        targets = check.check_targets(y, n, self.layers[-1].units, self.loss.name, names[1])
         weights = check.check_sample_weight(sample_weight, n, names[2])
         arrays = targets.indptr, targets.indices, targets.data
         return Data(features, arrays, weights), targets
@@ -342,7 +340,9 @@ class Sequential:
         return self._network
 
     @contextmanager
-    def _kernels(self, data: Data, batch_size: int, n_threads: int, training: bool) -> Iterator[Network]:
+    def _kernels(
+        self, data: Data, batch_size: int, n_threads: int, training: bool
+    ) -> Iterator[Network]:
         if self._kernels_in_use:
             raise RuntimeError(
                 "a callback between batches cannot train, evaluate or predict with the model that "
@@ -364,7 +364,8 @@ class Sequential:
                 if layer is not self.layers[-1]:
                     raise ValueError(f"bias_initializer of {layer!r} is one for output layers")
                 counts = np.bincount(targets.indices, minlength=layer.units)
-                layer._bias_view[...] = layer.bias_initializer(
+                initializer: Any = layer.bias_initializer
+                layer._bias_view[...] = initializer(
                     (layer.units,), label_counts=counts, n_samples=targets.shape[0]
                 )
 
@@ -467,16 +468,25 @@ class Sequential:
                 if data.n == 0:
                     raise ValueError("x has no rows")
                 source = _Rows(
-                    self, data, targets, batch_size, shuffle, steps_per_epoch, n_threads,
+                    self,
+                    data,
+                    targets,
+                    batch_size,
+                    shuffle,
+                    steps_per_epoch,
+                    n_threads,
                     self.seed if seed is None else seed,
                 )
             validation = None
             if validation_data is not None:
-                if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+                if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (
+                    2,
+                    3,
+                ):
                     raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
                 names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
                 parts = (*validation_data, None)[:3]
-                validation = self._checked(*parts, names)
+                validation = self._checked(parts[0], parts[1], parts[2], names)
             hooks = callbacks_.CallbackList(
                 callbacks,
                 self,
@@ -801,8 +811,13 @@ class _Rows:
                 def run(part: np.ndarray = part, rates: np.ndarray = rates) -> Any:
                     started = time.perf_counter()
                     result = network.train(
-                        self.data, part, rates, model.seed, model._position,
-                        model._first_step, model.update == "hogwild",
+                        self.data,
+                        part,
+                        rates,
+                        model.seed,
+                        model._position,
+                        model._first_step,
+                        model.update == "hogwild",
                     )
                     self._seconds_a_batch = (time.perf_counter() - started) / len(rates)
                     return result
@@ -816,8 +831,10 @@ class _Batches:
 
     def __init__(self, model: Sequential, batches: Any, steps: int | None, n_threads: int):
         if not isinstance(batches, Iterable):
-            raise TypeError(f"x must be an array, a sparse matrix or an iterable of batches, "
-                            f"got {type(batches).__name__}")
+            raise TypeError(
+                f"x must be an array, a sparse matrix or an iterable of batches, "
+                f"got {type(batches).__name__}"
+            )
         for layer in model.layers:
             if layer.use_bias and layer.bias_initializer.needs_label_counts and model.step == 0:
                 raise ValueError(f"bias_initializer of {layer!r} needs x and y as arrays")
@@ -840,7 +857,8 @@ class _Batches:
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise ValueError(f"batch {i} of x must be (x, y) or (x, y, sample_weight)")
             names = (f"batch {i}: x", f"batch {i}: y", f"batch {i}: sample_weight")
-            data, _ = self.model._checked(*(*batch, None)[:3], names)
+            x, y, weights = (*batch, None)[:3]
+            data, _ = self.model._checked(x, y, weights, names)
             if data.n == 0:
                 raise ValueError(f"batch {i} of x has no rows")
             rates = _rates(self.model, 1)
@@ -848,8 +866,12 @@ class _Batches:
             def run(data: Data = data, rates: np.ndarray = rates) -> Any:
                 with self.model._kernels(data, data.n, self.n_threads, True) as network:
                     return network.train(
-                        data, np.arange(data.n, dtype=np.int64), rates, self.model.seed,
-                        self.model._position, self.model._first_step,
+                        data,
+                        np.arange(data.n, dtype=np.int64),
+                        rates,
+                        self.model.seed,
+                        self.model._position,
+                        self.model._first_step,
                         self.model.update == "hogwild",
                     )
 
@@ -863,12 +885,15 @@ def _rates(model: Sequential, n: int) -> np.ndarray:
     rates = np.array([schedule(model.step + i) for i in range(n)], dtype=np.float64)
     if not (np.isfinite(rates) & (rates >= 0) & (rates <= 1e10)).all():
         at = int(np.argmin(np.isfinite(rates) & (rates >= 0) & (rates <= 1e10)))
-        raise ValueError(f"learning_rate is {rates[at]} at step {model.step + at}; it must be in [0, 1e10]")
+        raise ValueError(
+            f"learning_rate is {rates[at]} at step {model.step + at}; it must be in [0, 1e10]"
+        )
     return rates.astype(np.float32)
 
 
 def _split(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any, Any, Any]:
     """Return x, y, weights and (x, y, weights) of the last rows, as Keras splits."""
+
     def rows(array: Any) -> Any:
         return array.tocsr() if sp.issparse(array) else np.asarray(array)
 

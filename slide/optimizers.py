@@ -5,16 +5,16 @@ where the input is sparse, one feature's outgoing weights. A batch steps the row
 and only those: the neurons computed for one of its samples, the features that one of them has.
 
 A step that a row skips is a step with gradient zero. Its momentum goes on moving it, its moments
-decay. These moves are made up for, in closed form, when the row is touched next, and for all rows at
-the end of an epoch and before weights are evaluated, read or saved; until then the row is computed
-with the weights of its last step. So training touches few rows and follows the dense algorithms:
-momentum exactly (with the learning rate of the time), Adam up to the change of its bias corrections
-during the gap and its epsilon, Adagrad without any skipped move. Only penalties differ: a row is
+decay. These moves are made up for, in closed form, when the row is touched next, and for all rows
+at the end of an epoch and before weights are evaluated, read or saved; until then the row is
+computed with the weights of its last step. So training touches few rows and follows the dense
+algorithms: momentum exactly, Adam up to the change of its bias corrections during the gap and its
+epsilon, Adagrad without any skipped move. Only penalties differ: a row is
 penalized in the steps that touch it. In hogwild mode the clock counts batches.
 
-Lazy variants that stop a skipped row's clock (PyTorch's SparseAdam, TensorFlow's LazyAdam) learn
-rare rows slower: the moves after a rare gradient, about 28 learning rates with Adam's usual betas, are
-lost.
+Lazy variants that stop a skipped row's moments (PyTorch's SparseAdam, TensorFlow's LazyAdam) learn
+rare rows slower: the moves that follow a rare gradient, with Adam's usual betas nine times as much
+as the step itself, are lost.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class SGD(Optimizer):
         Needs momentum.
     """
 
-    def __init__(
-        self, learning_rate: Any = 0.01, momentum: float = 0.0, nesterov: bool = False
-    ):
+    def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.0, nesterov: bool = False):
         self.learning_rate = schedules.get(learning_rate)
         self.momentum = check.check_finite_float("momentum", momentum, at_least=0.0, below=1.0)
         self.nesterov = check.check_bool("nesterov", nesterov)

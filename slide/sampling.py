@@ -152,8 +152,8 @@ class Uniform(Sampler):
 
     def __init__(self, n: int | float, correction: str | None = "logq", shared: bool = True):
         self.n = _checked_count(n)
-        self.correction = None if correction is None else check.check_in(
-            "correction", correction, ("logq",)
+        self.correction = (
+            None if correction is None else check.check_in("correction", correction, ("logq",))
         )
         self.shared = check.check_bool("shared", shared)
 
@@ -171,9 +171,9 @@ class Uniform(Sampler):
 class Frequent(Sampler):
     """The neurons that were labels most often so far, for every sample.
 
-    They are the ones with the largest mean probabilities. Computed always, they need no weights, and
-    what is left for a random tail to estimate is small. As a block shared by the batch they cost a
-    fraction of what retrieved neurons do.
+    They are the ones with the largest mean probabilities. Computed always, they need no weights,
+    and what is left for a random tail to estimate is small. As a block shared by the batch they
+    cost a fraction of what retrieved neurons do.
 
     Parameters
     ----------
@@ -221,6 +221,8 @@ class Mixture(Sampler):
     """
 
     def __init__(self, samplers: Iterable[Sampler]):
+        if isinstance(samplers, str) or not isinstance(samplers, Iterable):
+            raise TypeError(f"samplers must be a list of samplers, got {samplers!r}")
         self.samplers = [get(sampler) for sampler in samplers]
         kinds = [type(part) for part in self.samplers]
         if not kinds or len(set(kinds)) < len(kinds) or Mixture in kinds:
@@ -250,10 +252,19 @@ class Mixture(Sampler):
                     n_tail, n_own = 0, n_tail
         if n_tail + n_own + n_frequent > n_neurons:
             raise ValueError(
-                f"{n_frequent} frequent and {n_tail + n_own} random neurons of a layer of {n_neurons}"
+                f"{n_frequent} frequent and {n_tail + n_own} random neurons of a layer of "
+                f"{n_neurons}"
             )
         return ActiveSet(
-            n_neurons, retriever, most, least, n_tail, n_own, n_frequent, corrected, schedule,
+            n_neurons,
+            retriever,
+            most,
+            least,
+            n_tail,
+            n_own,
+            n_frequent,
+            corrected,
+            schedule,
             n_threads,
         )
 
@@ -269,8 +280,8 @@ class Auto(Sampler):
 
     A `Mixture` of the labels most frequent so far (2.5% of the layer, at most 1,000), neurons
     retrieved by `slide.hashing.Clusters` and random ones of every sample's own, weighted by their
-    inclusion probability (0.75% of each, at least 32 and at most 200): about 4% of a layer of 13,000
-    neurons, 0.2% of one of 670,000.
+    inclusion probability (0.75% of each, at least 32 and at most 200): about 4% of a layer of
+    13,000 neurons, 0.2% of one of 670,000.
 
     Examples
     --------
@@ -296,7 +307,9 @@ class Auto(Sampler):
 
 
 def _checked_count(n: Any) -> int | float:
-    return check.check_fraction("n", n) if isinstance(n, float) else check.check_positive_int("n", n)
+    return (
+        check.check_fraction("n", n) if isinstance(n, float) else check.check_positive_int("n", n)
+    )
 
 
 def _count(sampler: Sampler, n: int | float, n_neurons: int) -> int:

@@ -81,7 +81,7 @@ def load(cls: type, path: Any) -> Any:
             return _restore(cls, config, names, file.get_tensor)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from error
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable model file: {error}") from error
 
 

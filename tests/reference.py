@@ -18,6 +18,17 @@ class Layer(NamedTuple):
     log_pi: np.ndarray | None = None  # (n, n_out), log inclusion probabilities; output layer only
 
 
+def layers_of(model, active=None, log_pi=None):
+    """Return the layers of a `slide.Sequential`; the last gets the active set."""
+    layers, weights = [], iter(model.get_weights())
+    for layer in model.layers:
+        kernel = next(weights).T.astype(np.float64)
+        bias = next(weights).astype(np.float64) if layer.use_bias else np.zeros(layer.units)
+        layers.append(Layer(kernel, bias, layer.activation))
+    layers[-1] = layers[-1]._replace(active=active, log_pi=log_pi)
+    return layers
+
+
 def mask_of_ids(ids, n_out):
     """Return the active mask (n, n_out) of a list of id arrays, one a sample."""
     mask = np.zeros((len(ids), n_out), dtype=bool)
@@ -150,14 +161,16 @@ def numeric_gradient(function, array, step=1e-6):
 
 
 # ----------------------------------------------------------------------------- optimizers
-# w (rows, width) is a matrix of rows: a neuron's weights and bias, or a feature's weights. Only
-# touched rows change, in w and in the state; each has its own clock t.
+# w (rows, width) is a matrix of rows: a neuron's weights and bias, or a feature's weights. A step
+# changes the touched rows only, in w and in the state. To the others it is a step with gradient
+# 0, made when they are touched next, or by settle.
 
 
 def new_state(w, initial_accumulator_value=0.0):
     """Return the state of any of the optimizers for w."""
     return {
-        "t": np.zeros(len(w), dtype=int),
+        "now": 0,  # steps made
+        "clock": np.zeros(len(w), dtype=int),  # of them, those that the row has seen
         "m": np.zeros(w.shape),
         "v": np.zeros(w.shape),
         "acc": np.full(w.shape, float(initial_accumulator_value)),
@@ -172,10 +185,19 @@ def with_l2(w, g, l2, n_weights):
     return g + penalty
 
 
+def _skip_sgd(w, r, state, lr, momentum=0.0, nesterov=False):
+    for _ in range(state["clock"][r], state["now"]):
+        state["v"][r] *= momentum
+        w[r] += momentum * state["v"][r] if nesterov else state["v"][r]
+
+
 def sgd(w, g, touched, state, lr, momentum=0.0, nesterov=False):
     for r in touched:
+        _skip_sgd(w, r, state, lr, momentum, nesterov)
         state["v"][r] = momentum * state["v"][r] - lr * g[r]
         w[r] += momentum * state["v"][r] - lr * g[r] if nesterov else state["v"][r]
+        state["clock"][r] = state["now"] + 1
+    state["now"] += 1
 
 
 def adagrad(w, g, touched, state, lr, epsilon=1e-7):
@@ -190,14 +212,39 @@ def rowwise_adagrad(w, g, touched, state, lr, epsilon=1e-7):
         w[r] -= lr * g[r] / (np.sqrt(state["row_acc"][r]) + epsilon)
 
 
+def _skip_adam(w, r, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    # In the k-th missed step m is beta_1^k and sqrt(v) is sqrt(beta_2)^k of what it was. Both
+    # bias corrections and epsilon are taken as they are at the end.
+    now, gap = state["now"], state["now"] - state["clock"][r]
+    if gap and state["clock"][r]:
+        m_hat = state["m"][r] / (1 - beta_1**now)
+        v_hat = state["v"][r] / (1 - beta_2**now)
+        moves = sum((beta_1 / np.sqrt(beta_2)) ** k for k in range(1, gap + 1))
+        w[r] -= lr * moves * m_hat / (np.sqrt(v_hat) + epsilon)
+        state["m"][r] *= beta_1**gap
+        state["v"][r] *= beta_2**gap
+
+
 def adam(w, g, touched, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     for r in touched:
-        state["t"][r] += 1
+        _skip_adam(w, r, state, lr, beta_1, beta_2, epsilon)
+        t = state["now"] + 1
         state["m"][r] = beta_1 * state["m"][r] + (1 - beta_1) * g[r]
         state["v"][r] = beta_2 * state["v"][r] + (1 - beta_2) * g[r] ** 2
-        m_hat = state["m"][r] / (1 - beta_1 ** state["t"][r])
-        v_hat = state["v"][r] / (1 - beta_2 ** state["t"][r])
+        m_hat = state["m"][r] / (1 - beta_1**t)
+        v_hat = state["v"][r] / (1 - beta_2**t)
         w[r] -= lr * m_hat / (np.sqrt(v_hat) + epsilon)
+        state["clock"][r] = t
+    state["now"] += 1
+
+
+def settle(step, w, state, lr, **arguments):
+    """Make the steps that rows have missed; `step` is one of the functions above."""
+    skip = {sgd: _skip_sgd, adam: _skip_adam}.get(step)
+    if skip is not None:
+        for r in range(len(w)):
+            skip(w, r, state, lr, **arguments)
+        state["clock"][:] = state["now"]
 
 
 # ------------------------------------------------------------------- hashing and clusters

@@ -194,27 +194,41 @@ def test_dense_steps_are_those_of_torch(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_row_sees_only_the_steps_that_touch_it(name):
-    """Lazy: a row's path is that of the dense optimizer run on the row's own gradients."""
+def test_a_step_changes_only_touched_rows(name):
     step, arguments = OPTIMIZERS[name]
     rng = np.random.default_rng(9)
     w = rng.normal(size=(5, 3))
-    start, state = w.copy(), ref.new_state(w, 0.1)
-    seen = [[] for _ in w]
+    state = ref.new_state(w, 0.1)
     for _ in range(12):
         touched = np.flatnonzero(rng.random(5) < 0.4)
         g, before = rng.normal(size=w.shape), w.copy()
         step(w, g, touched, state, lr=0.1, **arguments)
         others = np.setdiff1d(np.arange(5), touched)
         np.testing.assert_array_equal(w[others], before[others])
-        for r in touched:
-            seen[r].append(g[r])
-    for r, gradients in enumerate(seen):
-        alone = start[r : r + 1].copy()
-        its_state = ref.new_state(alone, 0.1)
-        for g in gradients:
-            step(alone, g[None], [0], its_state, lr=0.1, **arguments)
-        np.testing.assert_array_equal(alone[0], w[r])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_missed_step_is_a_step_with_gradient_zero(name):
+    """After settle, the rows are where the dense optimizer has them.
+
+    Adam's skips take the bias corrections at the end of the gap for all of it, so they are exact
+    only once 1 - beta^t no longer changes: here from step 400 on with these betas.
+    """
+    step, arguments = OPTIMIZERS[name]
+    if name == "adam":
+        arguments = {"beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-12}
+    rng = np.random.default_rng(9)
+    w = rng.normal(size=(5, 3))
+    dense, state, dense_state = w.copy(), ref.new_state(w, 0.1), ref.new_state(w, 0.1)
+    for i in range(500):
+        everything = name == "adam" and i < 400
+        touched = np.flatnonzero((rng.random(5) < 0.3) | everything)
+        g = np.zeros(w.shape)
+        g[touched] = rng.normal(size=(len(touched), 3))
+        step(w, g, touched, state, lr=0.1, **arguments)
+        step(dense, g, range(5), dense_state, lr=0.1, **arguments)
+    ref.settle(step, w, state, lr=0.1, **arguments)
+    np.testing.assert_allclose(w, dense, rtol=1e-9, atol=1e-9)
 
 
 def test_first_steps_by_hand():

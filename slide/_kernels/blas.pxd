@@ -1,4 +1,7 @@
-"""Row-major matrix products on SciPy's BLAS. Callers hold BLAS to one thread: they are in a prange."""
+"""Row-major matrix products on SciPy's BLAS.
+
+Callers hold BLAS to one thread: they are threads of ours.
+"""
 from scipy.linalg.cython_blas cimport sgemm
 
 

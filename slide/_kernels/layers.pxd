@@ -38,7 +38,8 @@ cdef class LayerKernel:
                          int thread) noexcept nogil
     cdef void update(self, Batch *b) noexcept nogil
     cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil
-    cdef double _magnitude(self, Batch *b, Py_ssize_t s, const float *g, Py_ssize_t n) noexcept nogil
+    cdef double _magnitude(self, Batch *b, Py_ssize_t s, const float *g,
+                           Py_ssize_t n) noexcept nogil
 
 
 cdef class SampledDense(LayerKernel):

@@ -2,7 +2,7 @@
 cimport cython
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, sqrt
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from slide._kernels.activations cimport activate, through
@@ -204,7 +204,8 @@ cdef class SparseInputDense(LayerKernel):
         LayerKernel.allocate(self, batch_size, n_threads, max_labels, max_nonzeros, training)
         self.rows = None
         if training:
-            self.rows = RowUpdate(self.params, self.optimizer, batch_size, max_nonzeros, 0, n_threads)
+            self.rows = RowUpdate(self.params, self.optimizer, batch_size, max_nonzeros, 0,
+                                  n_threads)
         self.sums = PerThread(n_threads, self.params.ld * sizeof(float))
 
     def release(self):
@@ -352,8 +353,8 @@ cdef class SampledDense(LayerKernel):
                     stream(b.seed, b.step, <uint64_t> row), self.drawn + s, thread)
             simd.rows_dot(self.own(s).val, self.params.w, ld, self.own(s).idx, self.count[s], x)
             if n_shared and b.hogwild:
-                simd.rows_dot(self.out + s * self.ldz, self.params.w, ld, self.active.shared, n_shared,
-                              x)
+                simd.rows_dot(self.out + s * self.ldz, self.params.w, ld, self.active.shared,
+                              n_shared, x)
 
     cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil:
         cdef int64_t row = b.rows[s], at = b.y_indptr[row]

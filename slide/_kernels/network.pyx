@@ -272,7 +272,7 @@ cdef class Network:
         tile = padded(n_out + 1) if self._whole() else min(TILE, padded(n_out))
         self.tiles = PerThread(self.n_threads, BLOCK * tile * sizeof(float))
         self.places = PerThread(self.n_threads, max(1, data.max_labels) * sizeof(int32_t))
-        cdef Py_ssize_t tile_ = tile, first, last, n_blocks
+        cdef Py_ssize_t tile_ = tile, n_blocks
         b.seed, b.n_threads = seed, self.n_threads
         with nogil:
             if not exact:

@@ -61,6 +61,8 @@ cdef class RowUpdate:
     cdef int32_t *chain_first
     cdef int32_t *chain_next
     cdef PerThread counters, touched, grad
+    cdef int32_t local(self, int32_t row) noexcept nogil
+    cdef Py_ssize_t row_of(self, Py_ssize_t local, Py_ssize_t part) noexcept nogil
     cdef void add(self, Py_ssize_t s, const int32_t *ids, const float *coef,
                   int32_t count) noexcept nogil
     cdef void count_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil

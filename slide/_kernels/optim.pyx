@@ -8,6 +8,8 @@ from slide._kernels.simd cimport AdamStep, prefetch, simd
 from slide._kernels.types cimport BLOCK
 
 cdef enum:
+    LOG_LINE = 4        # 16 floats in a cache line
+    LINE = 1 << 4
     GAPS = 256          # gaps whose decays are kept in tables
 
 
@@ -46,7 +48,7 @@ cdef class Optimizer:
             simd.axpy(g, p.w + row * p.ld, p.n_weights, 2 * p.l2)
         self.skip_row(p, row, lr)
         self.step_row(p, row, g, lr)
-        if p.dirty != NULL:
+        if p.dirty != NULL and not p.dirty[row]:    # written once: neighbours share the line
             p.dirty[row] = 1
 
     cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil:
@@ -188,8 +190,8 @@ cdef class Adam(Optimizer):
 
 @cython.final
 cdef class RowUpdate:
-    """Two counting sorts without locks: entries go to parts by their row's low bits, then a part's
-    entries are grouped by row. Within a row they stay in the order of the samples, so the sums do
+    """Two counting sorts without locks: entries go to parts by some bits of their row's number, then
+    a part's entries are grouped by row. Within a row they stay in the order of the samples, so the sums do
     not depend on the number of threads.
 
     The caller adds every sample, counts every block of samples (both in its first phase), calls
@@ -207,11 +209,12 @@ cdef class RowUpdate:
     def __cinit__(self, Parameters params, Optimizer optimizer, Py_ssize_t batch_size,
                   Py_ssize_t capacity, Py_ssize_t n_extra, int n_threads):
         self.params, self.optimizer, self.capacity = params, optimizer, capacity
-        # Low bits, because popular ids are often neighbours. Parts must be many enough to balance
-        # and few enough that their write heads stay in the first-level cache.
+        # Low bits, because popular ids are often neighbours, but not the lowest: LINE neighbours
+        # share a cache line of the optimizer's state, which two threads must not both write. Parts
+        # must be many enough to balance and few enough that their write heads stay in cache.
         self.log_parts = 4 if params.n_rows < 4096 else 8
         self.n_parts = 1 << self.log_parts
-        self.max_rows = (params.n_rows >> self.log_parts) + 1
+        self.max_rows = ((params.n_rows >> (LOG_LINE + self.log_parts)) + 1) << LOG_LINE
         self.n_blocks = (batch_size + BLOCK - 1) // BLOCK
         self.entries_buffer = Buffer(capacity * sizeof(Entry))
         self.entries = <Entry *> self.entries_buffer.p
@@ -237,6 +240,13 @@ cdef class RowUpdate:
         self.touched = PerThread(n_threads, self.max_rows * sizeof(int32_t))
         self.grad = PerThread(n_threads, params.ld * sizeof(float))
 
+    cdef int32_t local(self, int32_t row) noexcept nogil:
+        """A row's number within its part."""
+        return (row >> (LOG_LINE + self.log_parts) << LOG_LINE) | (row & (LINE - 1))
+
+    cdef Py_ssize_t row_of(self, Py_ssize_t local, Py_ssize_t part) noexcept nogil:
+        return (((local >> LOG_LINE << self.log_parts) | part) << LOG_LINE) | (local & (LINE - 1))
+
     cdef void add(self, Py_ssize_t s, const int32_t *ids, const float *coef,
                   int32_t count) noexcept nogil:
         """Sample s adds coef[i] * h[s] to the gradient of row ids[i]."""
@@ -252,7 +262,7 @@ cdef class RowUpdate:
         for s in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
             ids = self.ids[s]
             for i in range(self.count[s]):
-                hist[ids[i] & mask] += 1
+                hist[(ids[i] >> LOG_LINE) & mask] += 1
 
     cdef void begin(self, Py_ssize_t n) noexcept nogil:
         """Places of all parts' entries; every block is counted."""
@@ -267,7 +277,7 @@ cdef class RowUpdate:
             self.chain_first[k] = -1
         self.start[self.n_parts] = total
         for k in range(self.n_extra):
-            part = self.extra_ids[k] & (<int32_t> self.n_parts - 1)
+            part = (self.extra_ids[k] >> LOG_LINE) & (<int32_t> self.n_parts - 1)
             self.chain_next[k] = self.chain_first[part]
             self.chain_first[part] = <int32_t> k
 
@@ -278,11 +288,13 @@ cdef class RowUpdate:
         cdef const float *coef
         cdef Entry *e
         cdef Py_ssize_t s, i
+        cdef int32_t part
         for s in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
             ids, coef = self.ids[s], self.coef[s]
             for i in range(self.count[s]):
-                e = self.entries + at[ids[i] & mask]
-                at[ids[i] & mask] += 1
+                part = (ids[i] >> LOG_LINE) & mask
+                e = self.entries + at[part]
+                at[part] += 1
                 e.row, e.sample, e.coef = ids[i], <int32_t> s, coef[i]
 
     cdef void step_part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh,
@@ -298,7 +310,7 @@ cdef class RowUpdate:
         cdef Py_ssize_t i, j, n_touched = 0, first = 0, last, row, k
         cdef int32_t local, at = 0, c
         for i in range(n):
-            local = e[i].row >> self.log_parts
+            local = self.local(e[i].row)
             if counter[local] == 0:
                 touched[n_touched] = local
                 n_touched += 1
@@ -308,24 +320,24 @@ cdef class RowUpdate:
             counter[touched[j]] = at
             at += c
         for i in range(n):
-            local = e[i].row >> self.log_parts
+            local = self.local(e[i].row)
             at = counter[local]
             counter[local] = at + 1
             samples[at] = e[i].sample
             coefs[at] = e[i].coef
         k = self.chain_first[part]
         while k >= 0:                       # rows that have an extra gradient only
-            local = self.extra_ids[k] >> self.log_parts
+            local = self.local(self.extra_ids[k])
             if counter[local] == 0:
                 self.optimizer.step(p, self.extra_ids[k], self.extra + k * p.ld, lr)
             k = self.chain_next[k]
         for j in range(n_touched):
             if j + 2 < n_touched:
-                row = (<Py_ssize_t> touched[j + 2] << self.log_parts) + part
+                row = self.row_of(touched[j + 2], part)
                 prefetch(p.w + row * p.ld, p.ld)
                 prefetch(p.s + row * p.n_slots * p.ld, p.n_slots * p.ld)
             local = touched[j]
-            row = (<Py_ssize_t> local << self.log_parts) + part
+            row = self.row_of(local, part)
             last = counter[local]
             counter[local] = 0
             k = self.extra_pos[row] if self.n_extra else -1

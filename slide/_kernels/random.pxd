@@ -10,7 +10,10 @@ cdef inline uint64_t mix64(uint64_t z) noexcept nogil:
 
 
 cdef inline uint64_t stream(uint64_t seed, uint64_t a, uint64_t b) noexcept nogil:
-    """State of the generator for key (seed, a, b)."""
+    """State of the generator for key (seed, a, b).
+
+    Samples have (seed, step, row); what a batch or a rebuild draws has (~seed, purpose, number).
+    """
     return mix64(mix64(mix64(seed + <uint64_t> 0x9E3779B97F4A7C15) ^ a)
                  + b * <uint64_t> 0xD1B54A32D192ED03)
 

@@ -120,14 +120,14 @@ cdef class HashRetriever(Retriever):
                            Py_ssize_t most, Marks *marks, uint64_t *rng,
                            int thread) noexcept nogil:
         cdef uint64_t *codes = <uint64_t *> self.codes_of_thread.p[thread]
-        cdef int t, i, n_tables = tables.n_tables
-        cdef Py_ssize_t slot, j, first, count
+        cdef int t, _, n_tables = tables.n_tables
+        cdef Py_ssize_t slot, _k, j, first, count
         cdef const int32_t *ids
         cdef uint8_t tag = 0
         self.family.codes(x, 0, n_tables, codes, <float *> self.scratch.p[thread])
         # Any table may be the first, so that a full set does not always come from the same ones.
         t = below(rng, n_tables)
-        for i in range(n_tables):
+        for _ in range(n_tables):
             if n == most:
                 break
             if codes[t] != <uint64_t> NO_BUCKET:
@@ -136,11 +136,14 @@ cdef class HashRetriever(Retriever):
                 count = tables.starts[t][slot + 1] - first
                 ids = tables.ids[t] + first
                 if tables.tag_bits:
-                    for j in range(count):
-                        if tables.tags[t][first + j] == tag and n < most \
-                                and fresh(ids[j], marks):
+                    j = below(rng, <uint32_t> count) if count > most - n else 0
+                    for _k in range(count):
+                        if n == most:
+                            break
+                        if tables.tags[t][first + j] == tag and fresh(ids[j], marks):
                             out[n] = ids[j]
                             n += 1
+                        j = j + 1 if j + 1 < count else 0
                 else:
                     n = take_some(ids, count, out, n, most, marks, rng)
             t = t + 1 if t + 1 < n_tables else 0
@@ -195,14 +198,13 @@ cdef class ClusterRetriever(Retriever):
         self.codes_buffer = Buffer(n_neurons * sizeof(uint64_t))
         self.norm_buffer = Buffer(n_neurons * sizeof(float))
         self.moved_buffer = Buffer(n_neurons)
-        most = max(n_tables * max(n_groups, cells_of_group), n_probes * cells_of_group)
+        most = max(n_tables * max(n_groups, cells_of_group), self.n_probes * cells_of_group)
         self.scores = PerThread(n_threads, most * sizeof(float))
         self.heaps = PerThread(n_threads, 2 * most * sizeof(Cell))
         self.coefs = PerThread(n_threads, n_neurons * sizeof(float))
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
-        cdef int t, c, g, i
-        cdef Py_ssize_t row
+        cdef int t, c, g, _
         cdef uint64_t rng
         self._norms(p, n_threads)
         for t in range(self.tables.n_tables):
@@ -212,7 +214,7 @@ cdef class ClusterRetriever(Retriever):
             for c in range(self.n_cells):
                 self._seed(p, &self.centroids[t, c, 0], below(&rng, <uint32_t> p.n_rows))
             self._assign(p, t, NULL, p.n_rows, n_threads)
-            for i in range(2 if self.n_groups == 1 else 0):     # large layers wait for a rebuild
+            for _ in range(2 if self.n_groups == 1 else 0):     # large layers wait for a rebuild
                 self._center(p, t, seed, n_threads)
                 self._assign(p, t, NULL, p.n_rows, n_threads)
             self._average(p, t, n_threads)
@@ -338,7 +340,7 @@ cdef class ClusterRetriever(Retriever):
         cdef Cell *heap = <Cell *> self.heaps.p[thread]
         cdef Cell *groups
         cdef Py_ssize_t ld = self.means.shape[2], size = 0, n_groups = 0, j, c, m
-        cdef int t, n_tables = self.tables.n_tables, probe
+        cdef int t, n_tables = self.tables.n_tables, _
         cdef const int32_t *start
         m = self.cells_of_group
         if self.n_groups == 1:
@@ -354,7 +356,7 @@ cdef class ClusterRetriever(Retriever):
                                       self.n_groups, m)
             for j in range(n_groups // 2 - 1, -1, -1):
                 sift(groups, j, n_groups)
-            for probe in range(self.n_probes):
+            for _ in range(self.n_probes):
                 if n_groups == 0:
                     break
                 t = groups[0].cell // self.n_groups
@@ -492,7 +494,7 @@ cdef class ActiveSet:
 
     cdef void share(self, uint64_t seed, uint64_t step) noexcept nogil:
         """Draws the tail for a batch whose labels are counted."""
-        cdef uint64_t rng = stream(seed, 4, step)
+        cdef uint64_t rng = stream(~seed, 4, step)
         cdef Py_ssize_t i, left = self.n_tail, rest = self.n_neurons - self.n_frequent
         cdef int32_t id
         for i in range(self.n_tail):
@@ -529,17 +531,18 @@ cdef class ActiveSet:
         Returns its size; no id occurs twice.
         """
         cdef Marks *marks = self.fresh_marks(thread)
-        cdef Py_ssize_t n
+        cdef Py_ssize_t n, most = self.n_neurons - self.n_frequent
         for n in range(n_labels):           # even those that all samples share
             out[n] = labels[n]
             marks.stamp[labels[n]] = marks.epoch
+            most += self.place[labels[n]] >= self.n_tail
         n = n_labels
-        cdef Py_ssize_t least = min(self.min_active, self.n_neurons - self.n_frequent)
+        cdef Py_ssize_t least = min(self.min_active, most)
         if self.retriever is not None and n < self.max_active:
             n = self.retriever.retrieve(x, out, n, self.max_active, marks, &rng, thread)
         n = self._fill(out, n, least, marks, &rng)
         if self.n_own_tail:
-            least = min(n + self.n_own_tail, self.n_neurons - self.n_frequent)
+            least = min(n + self.n_own_tail, most)
             drawn[0] = <int32_t> max(<Py_ssize_t> 0, least - n)
             n = self._fill(out, n, least, marks, &rng)
         return n
@@ -555,7 +558,8 @@ cdef class ActiveSet:
         return n
 
     cdef float own_pi(self, Py_ssize_t drawn, Py_ssize_t n) noexcept nogil:
-        """Inclusion probability of a sample's own tail among n own neurons."""
+        """Inclusion probability of a sample's own tail among n own neurons, frequent labels not
+        counted."""
         if not self.corrected or drawn == 0:
             return 1
         return <float> (drawn / <double> (self.n_neurons - self.n_frequent - (n - drawn)))
@@ -580,7 +584,7 @@ cdef class ActiveSet:
             return
         started = omp_get_wtime()
         if not self.built:
-            self.retriever.build(p, stream(seed, 5, 0), n_threads)
+            self.retriever.build(p, stream(~seed, 5, 0), n_threads)
             self.built = True
         else:
             for i in range(self.n_neurons):
@@ -590,7 +594,7 @@ cdef class ActiveSet:
             self.n_rebuilds += 1
             new_functions = self.new_functions_every > 0 \
                 and self.n_rebuilds % <uint64_t> self.new_functions_every == 0
-            self.retriever.refresh(p, self.changed, n, stream(seed, 5, self.n_rebuilds),
+            self.retriever.refresh(p, self.changed, n, stream(~seed, 5, self.n_rebuilds),
                                    new_functions, n_threads)
             # The t-th rebuild comes rebuild_every * exp(decay * t) steps after the one before
             # (SLIDE, section 4.2).
@@ -599,8 +603,64 @@ cdef class ActiveSet:
         memset(self.dirty, 0, self.n_neurons)
         self.seconds += omp_get_wtime() - started
 
+    def select_batch(self, Parameters p, const float[:, ::1] x, labels, uint64_t seed=0,
+                     uint64_t step=0, int n_threads=1):
+        """What a training step computes: maintains the tables, draws and retrieves.
+
+        Parameters
+        ----------
+        p : Parameters
+            Of the layer: row i has the weights and the bias of neuron i.
+        x : (n, ld) float32
+            The layer's inputs, a 1 after the last value, padded with zeros.
+        labels : sequence of n sequences of int
+            Each without repetition.
+
+        Returns
+        -------
+        shared, pi : int32 and float32 arrays
+            Neurons that all n samples compute, and their inclusion probabilities.
+        own : list of n such pairs
+            Neurons of one sample, labels first. One that is shared as well counts here only.
+        """
+        cdef Py_ssize_t s, i, n, n_twice
+        cdef int32_t drawn
+        cdef int32_t[::1] y
+        cdef int32_t[::1] out = np.empty(self.n_neurons, dtype=np.int32)
+        if p.n_rows != self.n_neurons or x.shape[1] != p.ld or len(labels) != x.shape[0]:
+            raise ValueError(f"{p.n_rows} rows of {p.ld} and x {x.shape[0], x.shape[1]} with "
+                             f"{len(labels)} label sets for {self.n_neurons} neurons")
+        if not 1 <= n_threads <= len(self.stamps.buffers):
+            raise ValueError(f"n_threads={n_threads} of {len(self.stamps.buffers)}")
+        labels = [np.array(row, dtype=np.int32).reshape(-1) for row in labels]
+        for row in labels:
+            if len(row) and not 0 <= row.min() <= row.max() < self.n_neurons \
+                    or len(np.unique(row)) < len(row):
+                raise ValueError(f"labels {row} of {self.n_neurons} neurons")
+        self.maintain(p, seed, step, n_threads)
+        for y in labels:
+            self.count_labels(&y[0] if y.shape[0] else NULL, y.shape[0])
+        self.share(seed, step)
+        own = []
+        for s in range(x.shape[0]):
+            y = labels[s]
+            drawn = 0
+            n = self.select(&x[s, 0], &y[0] if y.shape[0] else NULL, y.shape[0], &out[0],
+                            stream(seed, step, s), &drawn, 0)
+            pi = np.ones(n, np.float32)
+            n_twice = 0
+            for i in range(n):
+                n_twice += self.place[out[i]] >= self.n_tail
+            pi[n - drawn:] = self.own_pi(drawn, n - n_twice)
+            own.append((np.array(out[:n]), pi))
+        shared, pi = np.empty(self.n_shared, np.int32), np.ones(self.n_shared, np.float32)
+        for i in range(self.n_shared):
+            shared[i] = self.shared[i]
+        pi[:self.n_tail] = self.pi
+        return shared, pi, own
+
     def weights_replaced(self):
-        """The weights are no longer those that are in the tables: build anew before the next use."""
+        """The weights are not those that are in the tables: they are built anew before use."""
         self.built = False
 
     def weights_moved(self):
@@ -622,8 +682,13 @@ cdef class ActiveSet:
         return state
 
     def set_state(self, state):
+        """Takes what get_state gave; refuses, and changes nothing, if it could not have come
+        from it."""
         cdef Py_ssize_t i
         cdef int32_t[::1] frequent
+        schedule = np.asarray(state["schedule"], dtype=np.float64)
+        if schedule.shape != (3,) or not (schedule >= 0).all() or not schedule[1] < 2 ** 53:
+            raise ValueError(f"schedule of rebuilds: {schedule} cannot be")
         if self.n_frequent:
             counts, frequent_ = state["counts"], state["frequent"]
             if counts.shape != (self.n_neurons,) or counts.dtype != np.int64 or counts.min() < 0:
@@ -632,12 +697,18 @@ cdef class ActiveSet:
                     or not 0 <= frequent_.min() <= frequent_.max() < self.n_neurons \
                     or len(np.unique(frequent_)) < self.n_frequent:
                 raise ValueError("frequent labels do not fit the layer")
+            if state["next_order"].shape != (1,):
+                raise ValueError("next_order does not fit")
             next_order = int(state["next_order"][0])
         if self.retriever is not None:
+            dirty = state["dirty"]
+            if dirty.shape != (self.n_neurons,) or dirty.dtype != np.uint8:
+                raise ValueError("marks of changed neurons do not fit the layer")
             functions = self._functions()
             for name, array in functions.items():
-                if state["functions." + name].shape != array.shape:
-                    raise ValueError(f"hash functions: {name} has another shape")
+                new = state["functions." + name]
+                if new.shape != array.shape or new.dtype != array.dtype:
+                    raise ValueError(f"hash functions: {name} has another shape or dtype")
             if "coordinates" in functions:
                 c = state["functions.coordinates"]
                 if c.size and not 0 <= c.min() <= c.max() < self.retriever.family.dim:
@@ -646,7 +717,7 @@ cdef class ActiveSet:
                 {name[7:]: a for name, a in state.items() if name.startswith("tables.")})
             for name, array in functions.items():
                 array[...] = state["functions." + name]
-            (<uint8_t[:self.n_neurons]> self.dirty)[:] = state["dirty"]
+            (<uint8_t[:self.n_neurons]> self.dirty)[:] = dirty
         if self.n_frequent:
             (<int64_t[:self.n_neurons]> self.counts)[:] = counts
             self.n_counted, self.next_order = int(counts.sum()), next_order
@@ -655,7 +726,7 @@ cdef class ActiveSet:
             for i in range(self.n_frequent):
                 self.shared[self.n_tail + i] = frequent[i]
                 self.place[frequent[i]] = <int32_t> (self.n_tail + i)
-        self.next_rebuild, n_rebuilds, built = state["schedule"]
+        self.next_rebuild, n_rebuilds, built = schedule
         self.n_rebuilds, self.built = int(n_rebuilds), bool(built)
 
     def _functions(self):

@@ -6,7 +6,7 @@ from slide._kernels.types cimport Buffer
 cdef class Tables:
     """L hash tables over the same items, each a counting-sorted array of item ids."""
     cdef readonly Py_ssize_t n_items, n_slots
-    cdef readonly int n_tables
+    cdef readonly int n_tables, code_bits
     cdef int slot_bits, tag_bits
     cdef bint mixed
     cdef Buffer id_buffer, start_buffer, tag_buffer, pointer_buffer

@@ -3,6 +3,7 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.string cimport memset
 
+from slide._kernels.hashing cimport NO_BUCKET
 from slide._kernels.random cimport mix64
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 cdef class Tables:
     """
     A code's leading bits choose a slot and up to 8 further bits, the tag, are kept with each item,
-    so a bucket is exact where the code has at most slot_bits + 8 bits. Longer codes are mixed first;
-    a stranger of the same slot then passes as a member with probability 2^-8.
+    so a bucket is exact where the code has at most slot_bits + 8 bits. Longer codes are mixed
+    first; a stranger of the same slot then passes as a member with probability 2^-8.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ cdef class Tables:
     def __cinit__(self, Py_ssize_t n_items, int n_tables, int code_bits, Py_ssize_t n_slots,
                   int n_threads):
         cdef Py_ssize_t i, n = n_tables + n_threads
-        self.n_items, self.n_tables = n_items, n_tables
+        self.n_items, self.n_tables, self.code_bits = n_items, n_tables, code_bits
         self.slot_bits, self.tag_bits, self.mixed = 0, 0, False
         if code_bits:
             # At most n_items / 4 slots of 4 bytes and one byte of tag: 6 bytes an item in all.
@@ -62,7 +63,10 @@ cdef class Tables:
     cdef void insert(self, int table, const int32_t *items, const uint64_t *codes,
                      Py_ssize_t stride, Py_ssize_t n, const uint8_t *moved,
                      int thread) noexcept nogil:
-        """Moves items[i] (NULL: i) to the bucket of codes[i * stride]; moved[item] marks them."""
+        """Moves items[i] (NULL: i) to the bucket of codes[i * stride]; moved[item] marks them.
+
+        Those whose code is NO_BUCKET are in none afterwards.
+        """
         cdef int32_t *ids = self.ids[table]
         cdef int32_t *start = self.starts[table]
         cdef uint8_t *tag = self.tags[table]
@@ -77,7 +81,8 @@ cdef class Tables:
             for j in range(start[slot], start[slot + 1]):
                 new_start[slot] += not moved[ids[j]]
         for j in range(n):
-            new_start[self.slot_of(codes[j * stride], &t)] += 1
+            if codes[j * stride] != <uint64_t> NO_BUCKET:
+                new_start[self.slot_of(codes[j * stride], &t)] += 1
         for slot in range(self.n_slots + 1):
             count = new_start[slot]
             new_start[slot] = total
@@ -91,6 +96,8 @@ cdef class Tables:
                     if self.tag_bits:
                         new_tag[at] = tag[j]
         for j in range(n):
+            if codes[j * stride] == <uint64_t> NO_BUCKET:
+                continue
             slot = self.slot_of(codes[j * stride], &t)
             at = new_start[slot]
             new_start[slot] += 1
@@ -104,6 +111,31 @@ cdef class Tables:
         self.starts[table], self.starts[spare] = new_start, start
         self.tags[table], self.tags[spare] = new_tag, tag
 
+    def move(self, int table, codes, items=None):
+        """Moves items (None: all, in their order) to the buckets of their codes.
+
+        codes : uint64, one an item; NO_BUCKET for an item that is to be in none
+        items : int32, none twice
+        """
+        cdef const uint64_t[::1] c = np.ascontiguousarray(codes, dtype=np.uint64)
+        cdef const int32_t[::1] ids = np.arange(self.n_items, dtype=np.int32) if items is None \
+            else np.ascontiguousarray(items, dtype=np.int32)
+        cdef Py_ssize_t i, n = ids.shape[0]
+        cdef Buffer moved = Buffer(self.n_items)
+        if not 0 <= table < self.n_tables:
+            raise IndexError(f"table {table} of {self.n_tables}")
+        if c.shape[0] != n:
+            raise ValueError(f"{c.shape[0]} codes for {n} items")
+        for i in range(n):
+            if not 0 <= ids[i] < self.n_items or (<uint8_t *> moved.p)[ids[i]]:
+                raise ValueError(f"items[{i}] is {ids[i]}: twice, or not below {self.n_items}")
+            (<uint8_t *> moved.p)[ids[i]] = 1
+            if c[i] >> self.code_bits if self.code_bits else c[i] >= <uint64_t> self.n_slots:
+                if c[i] != <uint64_t> NO_BUCKET:
+                    raise ValueError(f"codes[{i}] is {c[i]}: too large")
+        if n:
+            self.insert(table, &ids[0], &c[0], 1, n, <uint8_t *> moved.p, 0)
+
     @property
     def nbytes(self):
         """Bytes of ids, tags and bucket starts of all tables."""
@@ -116,6 +148,8 @@ cdef class Tables:
             raise IndexError(f"table {table} of {self.n_tables}")
         cdef uint8_t tag = 0
         cdef Py_ssize_t slot = self.slot_of(code, &tag), j
+        if code == <uint64_t> NO_BUCKET:
+            return np.empty(0, dtype=np.int32)
         if not 0 <= slot < self.n_slots:
             raise IndexError(f"code {code} of {self.n_slots}")
         return np.array(
@@ -156,11 +190,15 @@ cdef class Tables:
             if state[name].shape != shape or state[name].dtype != dtype:
                 raise ValueError(f"hash tables: {name} is {state[name].dtype}{state[name].shape}, "
                                  f"not {np.dtype(dtype)}{shape}")
-        if self.n_items and not 0 <= ids.min() <= ids.max() < self.n_items:
-            raise ValueError("hash tables: an id is out of range")
-        if (starts[:, 0] != 0).any() or (starts[:, -1] > self.n_items).any() \
-                or (np.diff(starts, axis=1) < 0).any():
-            raise ValueError("hash tables: bucket starts do not ascend within the items")
+        if (starts[:, 0] != 0).any() or (np.diff(starts, axis=1) < 0).any():
+            raise ValueError("hash tables: bucket starts do not ascend from 0")
+        for t in range(self.n_tables):
+            # Not all items need to be in a table; but one that is there twice could not be moved.
+            end = starts[t, self.n_slots]
+            used = np.sort(ids[t, :end])
+            if end > self.n_items or end and not 0 <= used[0] <= used[end - 1] < self.n_items \
+                    or (np.diff(used) == 0).any():
+                raise ValueError(f"hash tables: table {t} has an id twice, or out of range")
         for t in range(self.n_tables):
             (<int32_t[:self.n_items]> self.ids[t])[:] = ids[t]
             (<int32_t[:self.n_slots + 1]> self.starts[t])[:] = starts[t]

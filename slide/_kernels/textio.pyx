@@ -511,7 +511,8 @@ cdef class RowParser:
             TARGET_RANGE: "a target is not finite in float32",
             NO_FEATURE: "expected feature:value",
             NEGATIVE_FEATURE: "a feature id is negative",
-            FEATURE_RANGE: f"a feature id is outside {self.first_feature} to {self.end_feature - 1}",
+            FEATURE_RANGE: f"a feature id is outside {self.first_feature} to "
+                           f"{self.end_feature - 1}",
             BAD_VALUE: "a feature's value is not a number",
             VALUE_RANGE: "a feature's value is not finite in float32",
             QUERY_ID: "query ids are not supported",

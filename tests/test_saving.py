@@ -1,0 +1,458 @@
+"""Model files: what comes back, training that goes on, and files that are damaged or foreign."""
+
+import json
+import os
+import stat
+import struct
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import slide
+from slide import hashing, sampling
+from slide.optimizers import SGD, Adagrad, Adam
+
+N_FEATURES, N_LABELS = 20, 50
+
+OPTIMIZERS = {
+    "sgd": lambda: SGD(0.1),
+    "momentum": lambda: SGD(0.05, momentum=0.9),
+    "nesterov": lambda: SGD(0.05, momentum=0.9, nesterov=True),
+    "adagrad": lambda: Adagrad(0.1),
+    "rowwise": lambda: Adagrad(0.1, rowwise=True),
+    "adam": lambda: Adam(0.01),
+    "schedule": lambda: Adam(slide.schedules.ExponentialDecay(0.01, 5, 0.5)),
+}
+
+
+def lsh(family, **arguments):
+    return sampling.LSH(family, max_active=15, rebuild_every=3, **arguments)
+
+
+SAMPLERS = {
+    "none": lambda: None,
+    "uniform": lambda: sampling.Uniform(7),
+    "uniform_own": lambda: sampling.Uniform(7, shared=False),
+    "frequent": lambda: sampling.Frequent(5),
+    "simhash": lambda: lsh(hashing.SimHash(n_bits=4, n_tables=5), new_functions_every=2),
+    "rademacher": lambda: lsh(hashing.SimHash(4, 5, projection="rademacher"), min_active=9),
+    "dwta": lambda: lsh(hashing.DWTA(n_functions=2, n_tables=5, n_bins=4), rebuild_decay=0.1),
+    "many_bits": lambda: lsh(hashing.SimHash(n_bits=40, n_tables=3), min_active=9),
+    "clusters": lambda: lsh(hashing.Clusters(n_cells=9, n_tables=2), new_functions_every=3),
+    "two_levels": lambda: lsh(hashing.Clusters(n_cells=9, n_tables=2, n_groups=3, n_probes=2)),
+    "mixture": lambda: sampling.Mixture(
+        [lsh(hashing.Clusters(n_cells=9)), sampling.Frequent(4), sampling.Uniform(6)]
+    ),
+    "mixture_own": lambda: sampling.Mixture(
+        [lsh("simhash"), sampling.Frequent(4), sampling.Uniform(6, correction=None, shared=False)]
+    ),
+}
+
+
+def data(n=80, seed=0):
+    rng = np.random.default_rng(seed)
+    x = sp.random_array((n, N_FEATURES), density=0.2, rng=rng, dtype=np.float32, format="csr")
+    y = sp.random_array((n, N_LABELS), density=0.04, rng=rng, dtype=np.float32, format="csr")
+    y.data[:] = 1.0
+    return x, y
+
+
+def make(sampler="none", optimizer="adam", update="batch"):
+    model = slide.Sequential(
+        [
+            slide.Input(N_FEATURES),
+            slide.Dense(11, "relu", kernel_regularizer=slide.regularizers.L2(1e-4)),
+            slide.Dense(6, "tanh", use_bias=False, name="narrow"),
+            slide.Dense(N_LABELS, "softmax", sampler=SAMPLERS[sampler]()),
+        ],
+        seed=5,
+    )
+    model.compile(OPTIMIZERS[optimizer](), metrics=["precision@2", "ndcg@3"], update=update)
+    return model
+
+
+def same_weights(a, b):
+    return all(
+        np.array_equal(one, two) for one, two in zip(a.get_weights(), b.get_weights(), strict=True)
+    )
+
+
+def check_going_on(path, model, arguments, n_jobs):
+    """Saved, loaded and trained on is trained in one go."""
+    x, y = data()
+    model.fit(x, y, batch_size=9, epochs=2, verbose=0, n_jobs=n_jobs)
+    model.save(path)
+    loaded = slide.load(path)
+    assert loaded.step == model.step
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+    for one in (model, loaded):
+        one.fit(x, y, batch_size=9, epochs=4, initial_epoch=2, verbose=0, n_jobs=n_jobs)
+    uninterrupted = make(*arguments)
+    uninterrupted.fit(x, y, batch_size=9, epochs=4, verbose=0, n_jobs=n_jobs)
+    assert same_weights(loaded, model)
+    assert same_weights(loaded, uninterrupted)
+    assert loaded.evaluate(x, y) == uninterrupted.evaluate(x, y)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_goes_on_bit_for_bit(tmp_path, sampler):
+    check_going_on(tmp_path / "m", make(sampler), (sampler,), 2)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_goes_on_bit_for_bit(tmp_path, optimizer):
+    check_going_on(tmp_path / "m", make("mixture", optimizer), ("mixture", optimizer), 2)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adagrad", "rowwise", "adam"])
+@pytest.mark.parametrize("sampler", ["none", "mixture", "simhash"])
+def test_hogwild_with_one_thread_goes_on_bit_for_bit(tmp_path, sampler, optimizer):
+    arguments = (sampler, optimizer, "hogwild")
+    check_going_on(tmp_path / "m", make(*arguments), arguments, 1)
+
+
+def test_saving_between_steps_does_not_part_the_ways(tmp_path):
+    """Where rows still miss steps, saving makes them in the model as in the file."""
+    x, y = data()
+    model = make("uniform_own")
+    for i in range(0, 40, 8):
+        model.train_on_batch(x[i : i + 8], y[i : i + 8])
+    model.save(tmp_path / "m")
+    loaded = slide.load(tmp_path / "m")
+    for one in (model, loaded):
+        one.partial_fit(x, y, batch_size=8)
+    assert same_weights(loaded, model)
+    assert loaded.step == 15
+
+
+@pytest.mark.parametrize("sampler", ["simhash", "dwta", "clusters", "mixture"])
+def test_tables_come_back(tmp_path, sampler):
+    x, y = data()
+    model = make(sampler)
+    model.fit(x, y, batch_size=9, verbose=0)
+    model.save(tmp_path / "m")
+    found = slide.load(tmp_path / "m").predict(x, top_k=9, exact=False)
+    for a, b in zip(found, model.predict(x, top_k=9, exact=False), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("sparse", [True, False, None])
+def test_what_comes_back(tmp_path, sparse):
+    model = slide.Sequential(
+        [
+            slide.Input(3, sparse=sparse),
+            slide.Dense(4, "sigmoid", kernel_initializer="he_normal", bias_initializer="ones"),
+        ],
+        seed=9,
+    )
+    model.compile(
+        Adagrad(0.3, rowwise=True),
+        slide.losses.BinaryCrossentropy("mean"),
+        ["accuracy"],
+        "hogwild",
+        7,
+    )
+    model.save(str(tmp_path / "m"))
+    loaded = slide.Sequential.load(str(tmp_path / "m"))
+    assert same_weights(loaded, model)
+    assert loaded.get_config() == model.get_config()
+    assert (loaded.update, loaded.steps_per_execution) == ("hogwild", 7)
+    assert repr(loaded.optimizer) == repr(model.optimizer)
+    assert repr(loaded.loss) == repr(model.loss)
+    assert [metric.name for metric in loaded.metrics] == ["accuracy"]
+    assert loaded.layers[0].by_feature == model.layers[0].by_feature
+
+
+def test_a_model_that_is_not_compiled(tmp_path):
+    model = slide.Sequential([slide.Input(3), slide.Dense(4)])
+    model.save(tmp_path / "m")
+    loaded = slide.load(tmp_path / "m")
+    assert same_weights(loaded, model)
+    with pytest.raises(RuntimeError, match="before compile"):
+        loaded.fit(np.ones((1, 3)), [[0.0] * 4], verbose=0)
+
+
+def test_propensities_come_back(tmp_path):
+    x, y = data()
+    model = make()
+    model.compile(metrics=["psp@3"])
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "m")
+    assert slide.load(tmp_path / "m").evaluate(x, y) == model.evaluate(x, y)
+
+
+# ---------------------------------------------------------------------------- the file
+
+
+def test_anybody_can_read_the_weights(tmp_path):
+    model = make()
+    model.save(tmp_path / "m")
+    with safe_open(tmp_path / "m", framework="np") as file:
+        assert json.loads(file.metadata()["config"])["step"] == 0
+        assert "layers.0.weights" in file.keys()  # noqa: SIM118
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_the_file_has_the_usual_mode(tmp_path):
+    (tmp_path / "plain").write_text("")
+    make().save(tmp_path / "m")
+    mode = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "m")]
+    assert mode[0] == mode[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "plain"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize("where", ["os.replace", "slide.saving.save_file", "os.fsync"])
+def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch, where, error):
+    model = make()
+    model.save(tmp_path / "m")
+    old = (tmp_path / "m").read_bytes()
+    model.fit(*data(), verbose=0)
+
+    def fail(*arguments, **keywords):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fail)
+        with pytest.raises(type(error)):
+            model.save(tmp_path / "m")
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert (tmp_path / "m").read_bytes() == old
+    model.save(tmp_path / "m")
+    assert same_weights(slide.load(tmp_path / "m"), model)
+
+
+def test_paths_that_cannot_be(tmp_path):
+    model = make()
+    with pytest.raises(OSError, match="nowhere"):
+        model.save(tmp_path / "nowhere" / "m")
+    with pytest.raises(OSError, match="nowhere"):
+        slide.load(tmp_path / "nowhere" / "m")
+    with pytest.raises(OSError, match=str(tmp_path)):
+        slide.load(tmp_path)
+    with pytest.raises(OSError):
+        model.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    model.save(tmp_path / "m")
+
+
+# --------------------------------------------------------------- foreign and damaged files
+
+
+def rewrite(path, change):
+    """Change a file's arrays and metadata, consistently."""
+    with safe_open(path, framework="np") as file:
+        metadata = dict(file.metadata())
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    config = json.loads(metadata["config"])
+    change(arrays, metadata, config)
+    if "config" in metadata:
+        metadata["config"] = json.dumps(config)
+    save_file(arrays, path, metadata)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = make("mixture")
+    model.fit(*data(), batch_size=9, verbose=0)
+    model.save(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def test_rewriting_alone_does_no_harm(saved):
+    before = slide.load(saved)
+    rewrite(saved, lambda arrays, metadata, config: None)
+    assert same_weights(slide.load(saved), before)
+
+
+def replace_array(name, function):
+    def change(arrays, metadata, config):
+        arrays[name] = np.ascontiguousarray(function(arrays[name]))
+
+    return change
+
+
+def set_value(name, at, value):
+    def change(array):
+        array = array.copy()
+        array[at] = value
+        return array
+
+    return replace_array(name, change)
+
+
+DAMAGES = {
+    "format": (lambda a, m, c: m.update(format="other"), "not a model of this package"),
+    "version": (lambda a, m, c: m.update(version="99"), "version is 99, this package reads 1"),
+    "config": (lambda a, m, c: m.pop("config"), "config"),
+    "no layers": (lambda a, m, c: c["model"].update(layers=[]), ""),
+    "no model": (lambda a, m, c: c.pop("model"), "model"),
+    "wider": (lambda a, m, c: c["model"]["layers"][2].update(units=10**9), "layers.2.weights"),
+    "more features": (lambda a, m, c: c["model"]["input"].update(n_features=10**8), "weights"),
+    "activation": (lambda a, m, c: c["model"]["layers"][0].update(activation="gelu"), "gelu"),
+    "unknown key": (lambda a, m, c: c["model"]["layers"][0].update(colour="red"), "colour"),
+    "layout": (lambda a, m, c: c.update(sparse=False), "weights"),
+    "optimizer": (
+        lambda a, m, c: c["compiled"]["optimizer"].update(class_name="Lion"),
+        "Lion",
+    ),
+    "other optimizer": (
+        lambda a, m, c: c["compiled"].update(optimizer={"class_name": "SGD", "config": {}}),
+        "slots",
+    ),
+    "step": (lambda a, m, c: c.update(step=-1), "step is -1"),
+    "step text": (lambda a, m, c: c.update(step="3"), "step is '3'"),
+    "weights missing": (lambda a, m, c: a.pop("layers.1.weights"), "layers.1.weights"),
+    "state missing": (lambda a, m, c: a.pop("layers.1.state"), "state"),
+    "weights dtype": (replace_array("layers.1.weights", np.float64), "weights is float64"),
+    "weights shape": (replace_array("layers.1.weights", lambda a: np.vstack([a, a])), "weights"),
+    "weights nan": (set_value("layers.1.weights", (0, 0), np.nan), "weights has values"),
+    "slots inf": (set_value("layers.2.slots", (0, 0), np.inf), "slots has values"),
+    "state negative": (set_value("layers.2.state", (0, 0), -1.0), "negative"),
+    "table ids": (replace_array("layers.2.active.tables.ids", lambda a: a + 1000), ""),
+    "table ids negative": (replace_array("layers.2.active.tables.ids", lambda a: a - 1000), ""),
+    # Harmless to queries, but there would be no room for neurons that move.
+    "table ids twice": (
+        replace_array("layers.2.active.tables.ids", np.zeros_like),
+        "hash tables: table 0",
+    ),
+    "table starts": (replace_array("layers.2.active.tables.starts", lambda a: a * 3 + 7), ""),
+    "table length": (replace_array("layers.2.active.tables.ids", lambda a: a[:, :-3]), ""),
+    "frequent": (set_value("layers.2.active.frequent", 0, N_LABELS), "frequent"),
+    "frequent twice": (replace_array("layers.2.active.frequent", np.zeros_like), "frequent"),
+    "counts": (replace_array("layers.2.active.counts", lambda a: a[:-1]), "counts"),
+    "counts negative": (set_value("layers.2.active.counts", 3, -1), "counts"),
+    "dirty": (replace_array("layers.2.active.dirty", lambda a: a[:-1]), "marks"),
+    "dirty dtype": (replace_array("layers.2.active.dirty", np.float64), "marks"),
+    "schedule": (replace_array("layers.2.active.schedule", lambda a: a[:1]), ""),
+    "schedule nan": (set_value("layers.2.active.schedule", 1, np.nan), ""),
+    "centroids": (replace_array("layers.2.active.functions.centroids", lambda a: a[:, :1]), ""),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_file_that_does_not_fit_together(saved, name):
+    change, words = DAMAGES[name]
+    rewrite(saved, change)
+    with pytest.raises(ValueError, match="m is not a readable model file: ") as info:
+        slide.load(saved)
+    assert words in str(info.value)
+
+
+@pytest.mark.parametrize("sampler", ["none", "many_bits", "dwta", "mixture"])
+def test_arrays_of_another_kind_never_crash(tmp_path, sampler):
+    """Every array in turn: another dtype, order, length or content is refused, or works."""
+    x, y = data(20)
+    model, path = make(sampler), tmp_path / "m"
+    model.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
+    model.save(path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(7)
+    changes = [
+        *[lambda a, dtype=dtype: a.astype(dtype) for dtype in "fdilB"],
+        lambda a: a[:-1],
+        np.zeros_like,
+        lambda a: rng.permutation(a.ravel()).reshape(a.shape),
+        lambda a: rng.integers(0, 60, a.shape).astype(a.dtype),
+    ]
+    with safe_open(path, framework="np") as file:
+        names = list(file.keys())
+    refused = 0
+    for name in names:
+        for change in changes:
+            path.write_bytes(content)
+            rewrite(path, replace_array(name, change))
+            try:
+                loaded = slide.load(path)
+            except ValueError:
+                refused += 1
+                continue
+            try:
+                loaded.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
+            except FloatingPointError:
+                continue
+            assert np.isfinite(loaded.predict(x)).all()
+    assert refused >= 4 * len(names)
+
+
+@pytest.mark.parametrize(
+    "name", ["active.schedule", "active.counts", "active.tables.ids", "active.dirty"]
+)
+def test_a_missing_array_of_the_sampler(saved, name):
+    rewrite(saved, lambda arrays, metadata, config: arrays.pop(f"layers.2.{name}"))
+    with pytest.raises(ValueError, match="not a readable model file"):
+        slide.load(saved)
+
+
+def test_foreign_files(tmp_path):
+    path = tmp_path / "m"
+    save_file({"weight": np.zeros(3, np.float32)}, path)
+    with pytest.raises(ValueError, match="m is not a readable model file: it is not a model of"):
+        slide.load(path)
+    for content in (b"", b"1 0:1 2:3\n" * 100, b"PK\x03\x04" + bytes(500), b"{}", bytes(1000)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="m is not a readable model file"):
+            slide.load(path)
+
+
+@pytest.mark.parametrize("sampler", ["none", "mixture"])
+def test_truncated_files(tmp_path, sampler):
+    model = make(sampler)
+    model.fit(*data(), verbose=0)
+    model.save(tmp_path / "m")
+    content = (tmp_path / "m").read_bytes()
+    for length in [*range(0, 40, 3), *np.linspace(40, len(content) - 1, 60).astype(int)]:
+        (tmp_path / "m").write_bytes(content[:length])
+        with pytest.raises(ValueError, match="m is not a readable model file"):
+            slide.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("sampler", ["simhash", "dwta", "many_bits", "two_levels", "mixture"])
+def test_damaged_bytes_never_crash(tmp_path, sampler):
+    """Every mutation is refused with ValueError, or gives a model that works."""
+    x, y = data(20)
+    model = make(sampler)
+    model.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
+    path = tmp_path / "m"
+    model.save(path)
+    content = path.read_bytes()
+    header = 8 + struct.unpack("<Q", content[:8])[0]
+    rng = np.random.default_rng(6)
+    outcomes = {"refused": 0, "works": 0}
+    for i in range(60):
+        damaged = bytearray(content)
+        for _ in range(int(rng.integers(1, 4))):
+            # Half of them in the JSON, where digits stay digits every other time.
+            at = int(rng.integers(8, header) if i % 2 else rng.integers(header, len(content)))
+            if i % 2 and chr(damaged[at]).isdigit():
+                damaged[at] = ord(str(rng.integers(10)))
+            else:
+                damaged[at] = int(rng.integers(256))
+        path.write_bytes(damaged)
+        try:
+            loaded = slide.load(path)
+        except ValueError:
+            outcomes["refused"] += 1
+            continue
+        outcomes["works"] += 1
+        try:
+            loaded.predict(x)
+            loaded.predict(x, top_k=5, exact=False, n_jobs=1)
+            loaded.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
+        except (FloatingPointError, ValueError, RuntimeError):
+            pass  # as with wild weights, another number of features, or no optimizer
+    assert min(outcomes.values()) > 5
+
+
+def test_a_large_number_in_the_config_asks_for_no_memory(saved):
+    def change(arrays, metadata, config):
+        config["model"]["layers"][2]["sampler"]["config"]["samplers"][0]["config"]["hash"][
+            "config"
+        ].update(n_cells=1 << 24, n_tables=10_000)
+
+    rewrite(saved, change)
+    with pytest.raises(ValueError, match="not a readable model file"):
+        slide.load(saved)

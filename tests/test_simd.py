@@ -1,0 +1,131 @@
+"""The instruction sets compute the same, and the one that is asked for is used."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import slide
+
+PROGRAM = """
+import sys
+import numpy as np
+import scipy.sparse as sp
+import slide
+from slide import hashing, sampling
+
+rng = np.random.default_rng(0)
+x = sp.random_array((120, 37), density=0.2, rng=rng, dtype=np.float32, format="csr")
+labels = rng.integers(0, 50, 120)
+y = np.zeros((120, 50), np.float32)
+y[np.arange(120), labels] = 1.0
+arrays = {"isa": np.array(slide.show_config("dict")["simd"])}
+optimizers = slide.optimizers
+cases = {
+    "adam": (optimizers.Adam(0.003), "softmax", "categorical_crossentropy", None),
+    "momentum": (
+        optimizers.SGD(0.05, momentum=0.9), "sigmoid", "binary_crossentropy", sampling.Uniform(9)
+    ),
+    "nesterov": (
+        optimizers.SGD(0.05, momentum=0.9, nesterov=True), "tanh", "mean_squared_error", None
+    ),
+    "adagrad": (
+        optimizers.Adagrad(0.02), "softmax", "categorical_crossentropy",
+        sampling.Mixture([sampling.Frequent(5), sampling.Uniform(9, shared=False)]),
+    ),
+    "rowwise": (
+        optimizers.Adagrad(0.02, rowwise=True), "linear", "mean_squared_error", None
+    ),
+    "sgd": (optimizers.SGD(0.1), "sigmoid", "mean_squared_error", None),
+}
+for name, (optimizer, activation, loss, sampler) in cases.items():
+    model = slide.Sequential(
+        [
+            slide.Input(37),
+            slide.Dense(19, "tanh", kernel_regularizer=slide.regularizers.L2(1e-4)),
+            slide.Dense(33, "sigmoid"),
+            slide.Dense(50, activation, sampler=sampler),
+        ]
+    )
+    model.compile(optimizer, loss)
+    history = model.fit(x, y, batch_size=25, epochs=3, verbose=0, n_jobs=2)
+    arrays[name + ".loss"] = np.array(history.history["loss"])
+    arrays[name + ".scores"] = model.predict(x)
+    for i, w in enumerate(model.get_weights()):
+        arrays[f"{name}.{i}"] = w
+for family in (hashing.SimHash(6, 8), hashing.DWTA(2, 8, 4)):
+    vectors = np.random.default_rng(1).normal(size=(200, 21))
+    arrays[type(family).__name__] = family.codes(vectors)
+np.savez(sys.argv[1], **arrays)
+"""
+
+
+def run(simd, *arguments, program=PROGRAM):
+    environment = {**os.environ, "SLIDE_SIMD": simd}
+    # The package that these tests have, wherever it is.
+    root = os.path.dirname(os.path.dirname(slide.__file__))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def unsupported(result):
+    return "not supported by this CPU" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    path = tmp_path_factory.mktemp("simd") / "base.npz"
+    result = run("base", path)
+    assert result.returncode == 0, result.stderr
+    return dict(np.load(path))
+
+
+def test_base_is_used_when_asked_for(base):
+    assert base["isa"] == "base"
+
+
+@pytest.mark.parametrize("simd", ["v3", "v4"])
+def test_training_agrees(simd, base, tmp_path):
+    """To 1e-4 after three epochs; signs of projections and winners, but for ties, exactly."""
+    result = run(simd, tmp_path / "other.npz")
+    if result.returncode and unsupported(result):
+        pytest.skip(f"this CPU has no {simd}")
+    assert result.returncode == 0, result.stderr
+    other = dict(np.load(tmp_path / "other.npz"))
+    assert other.pop("isa") == simd
+    assert set(other) == set(base) - {"isa"}
+    for name, array in other.items():
+        if array.dtype == np.uint64:
+            assert (array == base[name]).mean() > 0.999, name
+        else:
+            np.testing.assert_allclose(array, base[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_the_best_that_the_cpu_has_is_the_default():
+    found = []
+    for simd in ("v4", "v3", "base", ""):
+        program = "import slide; print(slide.show_config('dict')['simd'])"
+        result = run(simd, program=program)
+        if result.returncode == 0:
+            found.append(result.stdout.strip())
+        else:
+            assert unsupported(result)
+    assert found[-1] == found[0]
+    assert found[-2] == "base"
+
+
+@pytest.mark.parametrize("name", ["avx9000", "V3", "0"])
+def test_an_unknown_name(name):
+    result = run(name, program="import slide")
+    assert result.returncode != 0
+    assert "ImportError" in result.stderr
+    assert f"SLIDE_SIMD='{name}'" in result.stderr
+    assert "'base', 'v3'" in result.stderr
