@@ -190,9 +190,9 @@ cdef class Adam(Optimizer):
 
 @cython.final
 cdef class RowUpdate:
-    """Two counting sorts without locks: entries go to parts by some bits of their row's number, then
-    a part's entries are grouped by row. Within a row they stay in the order of the samples, so the sums do
-    not depend on the number of threads.
+    """Two counting sorts without locks: entries go to parts by some bits of their row's number,
+    then a part's entries are grouped by row. Within a row they stay in the order of the samples, so
+    the sums do not depend on the number of threads.
 
     The caller adds every sample, counts every block of samples (both in its first phase), calls
     begin, scatters all blocks and steps all parts; the blocks, and the parts, in any order and on
