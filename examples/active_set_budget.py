@@ -59,7 +59,7 @@ def mixture(budget):
         [
             sampling.LSH(hashing.Clusters(), max_active=budget // 2),
             sampling.Frequent(budget // 4),
-            sampling.Uniform(budget // 4),
+            sampling.Uniform(budget // 4, shared=False),
         ]
     )
 

@@ -214,7 +214,7 @@ def _mixture(counts: list[int], n_labels: int) -> sampling.Mixture:
     if frequent:
         parts.append(sampling.Frequent(frequent))
     if random:
-        parts.append(sampling.Uniform(random))
+        parts.append(sampling.Uniform(random, shared=False))
     return sampling.Mixture(parts)
 
 

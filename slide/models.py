@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -17,14 +16,12 @@ from threadpoolctl import ThreadpoolController
 from slide import _validation as check
 from slide import callbacks as callbacks_
 from slide import losses, optimizers, saving
+from slide._executions import Batches, Rows, hold_out
 from slide._kernels import build_info
 from slide._kernels.network import Data, Network
 from slide.layers import ACTIVATIONS, Dense, Input
 
 __all__ = ["Sequential", "load"]
-
-EXECUTION_SECONDS = 0.25
-"""With ``steps_per_execution="auto"``: how long Python waits for the kernels at a time."""
 
 
 class Sequential:
@@ -460,14 +457,14 @@ class Sequential:
                         "validation_split and sample_weight need x and y as arrays; batches bring "
                         "their own weights"
                     )
-                source: _Rows | _Batches = _Batches(self, x, steps_per_epoch, n_threads)
+                source: Rows | Batches = Batches(self, x, steps_per_epoch, n_threads)
             else:
                 if split:
-                    x, y, sample_weight, validation_data = _split(x, y, sample_weight, split)
+                    x, y, sample_weight, validation_data = hold_out(x, y, sample_weight, split)
                 data, targets = self._checked(x, y, sample_weight)
                 if data.n == 0:
                     raise ValueError("x has no rows")
-                source = _Rows(
+                source = Rows(
                     self,
                     data,
                     targets,
@@ -591,7 +588,7 @@ class Sequential:
             data, targets = self._checked(x, y, sample_weight)
             if data.n == 0:
                 raise ValueError("x has no rows")
-            source = _Rows(
+            source = Rows(
                 self, data, targets, batch_size or data.n, False, None, n_threads, self.seed
             )
             source.begin()
@@ -749,168 +746,6 @@ class Sequential:
 def load(path: Any) -> Sequential:
     """Return the model in a file; see `Sequential.load`."""
     return Sequential.load(path)
-
-
-class _Execution:
-    """Some batches for one call into the kernels."""
-
-    def __init__(self, run: Any, n_batches: int, n_samples: int, rates: np.ndarray):
-        self.run, self.n_batches, self.n_samples, self.rates = run, n_batches, n_samples, rates
-
-
-class _Rows:
-    """Training data in memory."""
-
-    def __init__(
-        self,
-        model: Sequential,
-        data: Data,
-        targets: Any,
-        batch_size: int,
-        shuffle: bool,
-        steps_per_epoch: int | None,
-        n_threads: int,
-        seed: int,
-    ):
-        self.model, self.data, self.targets = model, data, targets
-        self.batch_size, self.shuffle, self.seed = min(batch_size, data.n), shuffle, seed
-        self.n_threads = n_threads
-        self.samples = data.n
-        if steps_per_epoch is not None:
-            self.samples = min(data.n, steps_per_epoch * self.batch_size)
-        self._seconds_a_batch = 0.0
-
-    def begin(self) -> None:
-        """Everything is checked: what depends on the first data may be set."""
-        self.model._start_biases(self.targets)
-        for metric in self.model.metrics:
-            if hasattr(metric, "prepare"):
-                metric.prepare(self.targets)
-
-    def _batches(self) -> int:
-        steps = self.model.steps_per_execution
-        if steps != "auto":
-            return steps
-        if self._seconds_a_batch == 0:
-            return 1
-        return max(1, min(10_000, round(EXECUTION_SECONDS / self._seconds_a_batch)))
-
-    def epoch(self) -> Iterator[_Execution]:
-        model = self.model
-        rows = np.arange(self.data.n, dtype=np.int64)
-        if self.shuffle:
-            np.random.default_rng([self.seed, model.epochs_trained]).shuffle(rows)
-        rows = rows[: self.samples]
-        with model._kernels(self.data, self.batch_size, self.n_threads, True) as network:
-            at = 0
-            while at < len(rows):
-                part = rows[at : at + self._batches() * self.batch_size]
-                n_batches = math.ceil(len(part) / self.batch_size)
-                rates = _rates(model, n_batches)
-
-                def run(part: np.ndarray = part, rates: np.ndarray = rates) -> Any:
-                    started = time.perf_counter()
-                    result = network.train(
-                        self.data,
-                        part,
-                        rates,
-                        model.seed,
-                        model._position,
-                        model._first_step,
-                        model.update == "hogwild",
-                    )
-                    self._seconds_a_batch = (time.perf_counter() - started) / len(rates)
-                    return result
-
-                yield _Execution(run, n_batches, len(part), rates)
-                at += len(part)
-
-
-class _Batches:
-    """Training data that comes in batches, each one step."""
-
-    def __init__(self, model: Sequential, batches: Any, steps: int | None, n_threads: int):
-        if not isinstance(batches, Iterable):
-            raise TypeError(
-                f"x must be an array, a sparse matrix or an iterable of batches, "
-                f"got {type(batches).__name__}"
-            )
-        for layer in model.layers:
-            if layer.use_bias and layer.bias_initializer.needs_label_counts and model.step == 0:
-                raise ValueError(f"bias_initializer of {layer!r} needs x and y as arrays")
-        self.model, self.batches, self.steps, self.n_threads = model, batches, steps, n_threads
-        self.samples = None
-        self._iterator: Any = None
-
-    def begin(self) -> None:
-        """Nothing is known before the first batch."""
-
-    def epoch(self) -> Iterator[_Execution]:
-        # An iterator goes on where the last epoch stopped; anything else starts over.
-        if self._iterator is None or iter(self.batches) is not self._iterator:
-            self._iterator = iter(self.batches)
-        for i in range(self.steps if self.steps is not None else 1 << 62):
-            try:
-                batch = next(self._iterator)
-            except StopIteration:
-                return
-            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-                raise ValueError(f"batch {i} of x must be (x, y) or (x, y, sample_weight)")
-            names = (f"batch {i}: x", f"batch {i}: y", f"batch {i}: sample_weight")
-            x, y, weights = (*batch, None)[:3]
-            data, _ = self.model._checked(x, y, weights, names)
-            if data.n == 0:
-                raise ValueError(f"batch {i} of x has no rows")
-            rates = _rates(self.model, 1)
-
-            def run(data: Data = data, rates: np.ndarray = rates) -> Any:
-                with self.model._kernels(data, data.n, self.n_threads, True) as network:
-                    return network.train(
-                        data,
-                        np.arange(data.n, dtype=np.int64),
-                        rates,
-                        self.model.seed,
-                        self.model._position,
-                        self.model._first_step,
-                        self.model.update == "hogwild",
-                    )
-
-            yield _Execution(run, 1, data.n, rates)
-
-
-def _rates(model: Sequential, n: int) -> np.ndarray:
-    """Return the learning rates of the next n steps."""
-    assert model.optimizer is not None
-    schedule = model.optimizer.learning_rate
-    rates = np.array([schedule(model.step + i) for i in range(n)], dtype=np.float64)
-    if not (np.isfinite(rates) & (rates >= 0) & (rates <= 1e10)).all():
-        at = int(np.argmin(np.isfinite(rates) & (rates >= 0) & (rates <= 1e10)))
-        raise ValueError(
-            f"learning_rate is {rates[at]} at step {model.step + at}; it must be in [0, 1e10]"
-        )
-    return rates.astype(np.float32)
-
-
-def _split(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any, Any, Any]:
-    """Return x, y, weights and (x, y, weights) of the last rows, as Keras splits."""
-
-    def rows(array: Any) -> Any:
-        return array.tocsr() if sp.issparse(array) else np.asarray(array)
-
-    x, y = rows(x), rows(y)
-    n = x.shape[0]
-    at = math.floor(n * (1 - fraction))
-    if y.shape[0] != n:
-        raise ValueError(f"y must have {n} rows, one per sample; got {y.shape[0]}")
-    if not 0 < at < n:
-        raise ValueError(f"validation_split={fraction} of {n} rows leaves one part empty")
-    weights = held = None
-    if sample_weight is not None:
-        sample_weight = np.asarray(sample_weight)
-        if sample_weight.shape != (n,):
-            raise ValueError(f"sample_weight must have shape ({n},), got {sample_weight.shape}")
-        weights, held = sample_weight[:at], sample_weight[at:]
-    return x[:at], y[:at], weights, (x[at:], y[at:], held)
 
 
 def _n_threads(n_jobs: int | None) -> int:

@@ -147,7 +147,7 @@ class Uniform(Sampler):
     Examples
     --------
     >>> Uniform(0.05).get_config()
-    {'n': 0.05, 'correction': 'logq'}
+    {'n': 0.05, 'correction': 'logq', 'shared': True}
     """
 
     def __init__(self, n: int | float, correction: str | None = "logq", shared: bool = True):
@@ -217,7 +217,7 @@ class Mixture(Sampler):
     --------
     >>> head = LSH(hashing.Clusters(n_cells=128), max_active=200)
     >>> Mixture([head, Frequent(200), Uniform(100)]).samplers[2]
-    Uniform(n=100, correction='logq')
+    Uniform(n=100, correction='logq', shared=True)
     """
 
     def __init__(self, samplers: Iterable[Sampler]):
