@@ -21,7 +21,7 @@ def data(n=90, seed=0):
     """Sparse rows and one label each, which the first label's feature tells."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, N_LABELS, n)
-    x = sp.random_array((n, N_FEATURES), density=0.1, rng=rng, dtype=np.float32, format="lil")
+    x = sp.lil_array(sp.random(n, N_FEATURES, 0.1, random_state=rng, dtype=np.float32))
     x[np.arange(n), labels] = 2.0
     x = x.tocsr()
     x.eliminate_zeros()

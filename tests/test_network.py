@@ -450,7 +450,7 @@ def test_the_partition_function_is_unbiased(shared):
 def classification(n=200, n_features=30, n_labels=60, seed=0):
     """Sparse rows with labels that their features tell, some rows empty, some without labels."""
     rng = np.random.default_rng(seed)
-    x = sp.random_array((n, n_features), density=0.15, rng=rng, dtype=np.float32, format="lil")
+    x = sp.lil_array(sp.random(n, n_features, 0.15, random_state=rng, dtype=np.float32))
     labels = rng.integers(0, n_labels, n)
     for i in range(n):
         x[i, labels[i] % n_features] = 1.0

@@ -269,7 +269,7 @@ def test_a_full_set_does_not_prefer_tables():
     select_one(active, p, np.ones(5))
     query = active.retriever.family.hash(inputs(np.ones(5)))[0]
     for table in range(4):
-        codes = np.full(64, query[table] ^ 1, np.uint64)
+        codes = np.full(64, query[table] ^ np.uint64(1), np.uint64)
         codes[4 * table : 4 * table + 4] = query[table]
         active.retriever.tables.move(table, codes)
     n = 4000

@@ -54,8 +54,8 @@ SAMPLERS = {
 
 def data(n=80, seed=0):
     rng = np.random.default_rng(seed)
-    x = sp.random_array((n, N_FEATURES), density=0.2, rng=rng, dtype=np.float32, format="csr")
-    y = sp.random_array((n, N_LABELS), density=0.04, rng=rng, dtype=np.float32, format="csr")
+    x = sp.csr_array(sp.random(n, N_FEATURES, 0.2, random_state=rng, dtype=np.float32))
+    y = sp.csr_array(sp.random(n, N_LABELS, 0.04, random_state=rng, dtype=np.float32))
     y.data[:] = 1.0
     return x, y
 

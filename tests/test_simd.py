@@ -17,7 +17,7 @@ import slide
 from slide import hashing, sampling
 
 rng = np.random.default_rng(0)
-x = sp.random_array((120, 37), density=0.2, rng=rng, dtype=np.float32, format="csr")
+x = sp.csr_array(sp.random(120, 37, 0.2, random_state=rng, dtype=np.float32))
 labels = rng.integers(0, 50, 120)
 y = np.zeros((120, 50), np.float32)
 y[np.arange(120), labels] = 1.0
