@@ -199,7 +199,8 @@ def test_ctrl_c_before_training_saves_nothing(folder, capsys, monkeypatch):
 
 
 def test_divergence(folder, capsys):
-    write_xmc("large.txt", sparse.csr_matrix(np.full((4, 3), 3e38)), sparse.csr_matrix(np.eye(4, 2)))
+    x, y = np.full((4, 3), 3e38), np.eye(4, 2)
+    write_xmc("large.txt", sparse.csr_matrix(x), sparse.csr_matrix(y))
     message = refused(capsys, "train", "large.txt", "--quiet", "--learning-rate", "1e9")
     assert "training diverged at step" in message
     assert not (folder / "model.slide").exists()
