@@ -85,6 +85,7 @@ class Rows:
                         model._position,
                         model._first_step,
                         model.update == "hogwild",
+                        model.staleness,
                     )
                     self._seconds_a_batch = (time.perf_counter() - started) / len(rates)
                     return result
@@ -140,6 +141,7 @@ class Batches:
                         self.model._position,
                         self.model._first_step,
                         self.model.update == "hogwild",
+                        self.model.staleness,
                     )
 
             yield Execution(run, 1, data.n, rates)

@@ -9,6 +9,7 @@ import numpy as np
 from slide import _validation as check
 from slide import initializers, regularizers, sampling
 from slide._kernels import layers as _layers
+from slide._kernels import sparse as _sparse
 from slide._kernels.optim import Parameters
 from slide._memory import aligned_zeros, padded
 from slide.optimizers import Optimizer
@@ -61,8 +62,8 @@ class Dense:
     activation : {"linear", "relu", "sigmoid", "tanh", "softmax"} or None
         None is linear. Softmax belongs to an output layer.
     sampler : Sampler, "auto" or None
-        Which neurons of an output layer training computes; see `slide.sampling`. None: all.
-        ``"auto"``: the recommended one, `slide.sampling.Auto`.
+        Which neurons are computed; see `slide.sampling`. None: all. ``"auto"``: the recommended one
+        of an output layer, `slide.sampling.Auto`.
     use_bias : bool
     kernel_initializer, bias_initializer : Initializer or str
         ``"label_log_odds"`` starts output biases at the labels' log-odds in the first training
@@ -113,6 +114,8 @@ class Dense:
         self.built = False
         self.n_in = 0
         self.by_feature = False
+        self.hidden = False
+        self.on_sampled = False
         self._weights: Any = None
         self._slots: Any = None
         self._state: Any = None
@@ -138,7 +141,15 @@ class Dense:
 
     # Weights --------------------------------------------------------------------------
 
-    def build(self, n_in: int, by_feature: bool, seed: int, draw: bool = True) -> None:
+    def build(
+        self,
+        n_in: int,
+        by_feature: bool,
+        seed: int,
+        draw: bool = True,
+        hidden: bool = False,
+        on_sampled: bool = False,
+    ) -> None:
         """Make the weights.
 
         Parameters
@@ -152,6 +163,10 @@ class Dense:
             Of the weights and of the hash functions.
         draw : bool
             Whether initial values are drawn; else all weights are 0.
+        hidden : bool
+            Whether other layers are above.
+        on_sampled : bool
+            Whether the layer below has a sampler.
         """
         if by_feature and self.sampler is not None:
             raise ValueError(
@@ -159,6 +174,7 @@ class Dense:
                 f"need a dense input: put a hidden layer between"
             )
         self.n_in, self.by_feature, self._seed = n_in, by_feature, seed
+        self.hidden, self.on_sampled = hidden, on_sampled
         if by_feature:
             self._weights = aligned_zeros((n_in + 1, padded(self.units)))
         else:
@@ -231,11 +247,12 @@ class Dense:
     # Kernels --------------------------------------------------------------------------
 
     def active_set(self, n_threads: int) -> Any:
-        """Return the active set's kernel, with its tables, for up to so many threads."""
+        """Return the kernel of the sampler, with its tables, for up to so many threads."""
         if self.sampler is None:
             return None
         if self._active is None or self._active_threads < n_threads:
-            new = self.sampler.active_set(self.units, self.n_in + 1, self._seed, n_threads)
+            make = self.sampler.selector if self.hidden else self.sampler.active_set
+            new = make(self.units, self.n_in + 1, self._seed, n_threads)
             if self._active is not None:
                 new.set_state(self._active.get_state())
             self._active, self._active_threads = new, n_threads
@@ -256,7 +273,8 @@ class Dense:
 
     def settle(self, optimizer: Optimizer, now: float, learning_rate: float) -> None:
         """Bring all rows up to the optimizer's clock, `now`."""
-        if self._slots is not None:
+        by_column = self.on_sampled and (self.hidden or self.sampler is None)
+        if self._slots is not None and not by_column:
             step = optimizer.kernel()
             step.settle(self._parameters(True), now, learning_rate, 1)
             # Without both, an optimizer has nothing to catch up with, and no weight moved.
@@ -289,8 +307,10 @@ class Dense:
             loss,
         ]
         active = self.active_set(n_threads)
-        if active is not None:
+        if active is not None and not self.hidden:
             return _layers.SampledDense(*arguments, active)
+        if self.on_sampled or active is not None:
+            return _sparse.SparseDense(*arguments, active)
         if self.by_feature:
             return _layers.SparseInputDense(*arguments)
         return _layers.Dense(*arguments)

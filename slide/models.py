@@ -60,7 +60,9 @@ class Sequential:
         self.loss: losses.Loss | None = None
         self.metrics: list[Any] = []
         self.update = "batch"
+        self.staleness = 0
         self.steps_per_execution: Any = "auto"
+        self._products: np.ndarray | None = None  # multiplications of the last epoch, by layer
         self.epochs_trained = 0
         # One number that the kernels advance themselves: an interrupt never comes between a step
         # and its count.
@@ -104,8 +106,6 @@ class Sequential:
             raise ValueError(f"{layer!r} belongs to a model already")
         if self.layers and (last := self.layers[-1]).activation == "softmax":
             raise ValueError(f"{last!r} has activation 'softmax' and so must be the last layer")
-        if self.layers and self.layers[-1].sampler is not None:
-            raise ValueError(f"{self.layers[-1]!r} has a sampler and so must be the last layer")
         if layer.name is None:
             layer.name = f"dense_{len(self.layers)}"
         self.layers.append(layer)
@@ -136,16 +136,25 @@ class Sequential:
         if self.input.sparse is not None:
             sparse = self.input.sparse
         self._sparse = True if sparse is None else sparse
-        n_in, by_feature = self.input.n_features, self._sparse
+        n_in, by_feature, below = self.input.n_features, self._sparse, False
         if by_feature and self.layers[0].sampler is not None:
             raise ValueError(
                 f"{self.layers[0]!r} has a sampler and sparse features as its input; samplers "
                 f"need a dense input: put a hidden layer between, or Input(..., sparse=False)"
             )
+        for layer in self.layers:
+            hidden = layer is not self.layers[-1]
+            sampler = layer.sampler
+            if sampler is not None and not (sampler.for_hidden if hidden else sampler.for_output):
+                other = "output" if hidden else "hidden"
+                raise ValueError(f"{layer!r}: this sampler is for {other} layers")
         for i, layer in enumerate(self.layers):
             seed = int(np.random.SeedSequence([self.seed, i]).generate_state(1, np.uint64)[0])
-            layer.build(n_in, by_feature, seed, draw)
-            n_in, by_feature = layer.units, False
+            hidden = layer is not self.layers[-1]
+            layer.build(n_in, by_feature, seed, draw, hidden, below)
+            if hidden and layer.sampler is not None:
+                layer.active_set(1)  # a number that does not fit the layer is refused now
+            n_in, by_feature, below = layer.units, False, layer.sampler is not None
 
     def summary(self, print_fn: Any = print) -> None:
         """Print the layers, their parameters and samplers."""
@@ -206,6 +215,7 @@ class Sequential:
         metrics: Any = None,
         update: str = "batch",
         steps_per_execution: int | str = "auto",
+        staleness: int = 0,
     ) -> None:
         """Choose how the model is trained. The optimizer starts anew.
 
@@ -224,11 +234,17 @@ class Sequential:
         steps_per_execution : int or "auto"
             Batches between two looks at Python (callbacks, Ctrl-C); the result does not depend on
             it. ``"auto"``: about a quarter of a second.
+        staleness : int
+            With ``"hogwild"``: tau, to simulate tau + 1 asynchronous workers on one thread, always
+            with the same result. A sample's gradient is computed with the weights as they are, and
+            applied after those of tau later samples were computed; what is left at the end of a
+            batch is applied there. 0: threads do as they will.
 
         Raises
         ------
         ValueError
-            If the loss does not go with the output layer's activation.
+            If the loss does not go with the output layer's activation, or a sampler or `staleness`
+            not with `update`.
         """
         from slide import metrics as metrics_
 
@@ -239,6 +255,14 @@ class Sequential:
             metrics = [metrics]
         new_metrics = [metrics_.get(metric) for metric in metrics]
         check.check_in("update", update, ("batch", "hogwild"))
+        staleness = check.check_positive_int("staleness", staleness, low=0, high=1 << 20)
+        if staleness and update != "hogwild":
+            raise ValueError(f"staleness={staleness} needs update='hogwild', got {update!r}")
+        for layer in self.layers:
+            if update == "hogwild" and layer.sampler is not None and layer.sampler.needs_batch:
+                raise ValueError(
+                    f"{layer.sampler!r} looks at whole batches; update must be 'batch'"
+                )
         if steps_per_execution != "auto":
             steps_per_execution = check.check_positive_int(
                 "steps_per_execution", steps_per_execution
@@ -259,6 +283,7 @@ class Sequential:
             self._settle()
             self.optimizer, self.loss, self.metrics = new_optimizer, new_loss, new_metrics
             self.update, self.steps_per_execution = update, steps_per_execution
+            self.staleness = staleness
             self._network = None
             self._first_step = self.step
             for layer in self.layers:
@@ -421,6 +446,8 @@ class Sequential:
         History
             ``history.history`` has a list with one value an epoch for ``"loss"``,
             ``"active_fraction"`` (neurons of the output layer computed a sample),
+            ``"multiplications"`` (of all layers, as a fraction of those with all neurons; see
+            `multiplications`),
             ``"samples_per_second"``, ``"lr"`` and, as ``"val_..."``, what `evaluate` returns.
 
         Raises
@@ -516,6 +543,7 @@ class Sequential:
         seconds = 0.0
         logs: dict[str, Any] = {}
         units = self.layers[-1].units
+        products: np.ndarray | None = None
         # Closed at once when training is left by an exception, whose traceback would keep it open.
         with closing(source.epoch()) as executions:
             for execution in executions:
@@ -523,7 +551,7 @@ class Sequential:
                 hooks.on_train_batch_begin(batch - 1)
                 started = time.perf_counter()
                 self._unsettled = True
-                done, more_loss, more_computed = execution.run()
+                done, more_loss, more_computed, more_products = execution.run()
                 seconds += time.perf_counter() - started
                 if done < execution.n_batches:
                     raise FloatingPointError(
@@ -534,19 +562,85 @@ class Sequential:
                 n += execution.n_samples
                 loss += more_loss
                 computed += more_computed
+                products = more_products if products is None else products + more_products
+                spent, dense = self._products_of(products)
                 logs = {
                     "loss": loss / n,
                     "active_fraction": computed / n / units,
+                    "multiplications": float(spent.sum() / max(1.0, dense.sum())),
                     "samples_per_second": n / max(seconds, 1e-9),
                 }
                 hooks.on_train_batch_end(batch - 1, {**logs, "samples": n})
         if n == 0:
             raise ValueError("x gave no batch in this epoch; a generator can be gone through once")
+        self._products = products
         if settle:
             self._settle()
         self.epochs_trained += 1
         assert self.optimizer is not None
         return {**logs, "lr": self.optimizer.learning_rate(max(0, self.step - 1))}
+
+    def _products_of(self, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return, by layer, multiplications (forward, backward, update, hashing) and those of the
+        first three with all neurons."""
+        dense = np.zeros((len(self.layers), 4))
+        for i, layer in enumerate(self.layers):
+            all_products = products[i, 5] * layer.n_in * layer.units
+            if layer.by_feature:
+                all_products = products[i, 0]  # all neurons, on the features that are not zero
+            dense[i, :3] = all_products
+        dense[0, 1] = 0  # nobody asks for the features' gradient
+        return products[:, :4], dense
+
+    @property
+    def multiplications(self) -> list[dict[str, float]]:
+        """Multiplications a sample in the last epoch, layer by layer.
+
+        The kernels count products of weights with activations (``"forward"``), of weights with
+        gradients (``"backward"``), of gradients with activations (``"update"``), and of hash
+        functions with weights and queries, maintenance included (``"hashing"``). Biases and what
+        optimizers do once a weight and step are not counted, on either side.
+        ``"dense"`` is the first three's sum with all neurons, ``"active_fraction"`` the share of
+        the neurons that was active. Empty before training.
+        """
+        if self._products is None:
+            return []
+        spent, dense = self._products_of(self._products)
+        found = []
+        for i, layer in enumerate(self.layers):
+            samples = max(1.0, self._products[i, 5])
+            names = ("forward", "backward", "update", "hashing")
+            row = {name: float(n / samples) for name, n in zip(names, spent[i], strict=True)}
+            row["dense"] = float(dense[i].sum() / samples)
+            row["active_fraction"] = float(self._products[i, 4] / samples / layer.units)
+            found.append(row)
+        return found
+
+    def active_sets(self, x: Any, n_jobs: int | None = -1) -> list[Any]:
+        """Return the activations of the hidden layers that have active sets in predictions.
+
+        Parameters
+        ----------
+        x : sparse matrix or array-like, shape (n_samples, n_features)
+        n_jobs : int or None
+            As in `fit`.
+
+        Returns
+        -------
+        list of csr_array of float32 or None
+            One for every hidden layer, of shape (n_samples, units): None where predictions compute
+            all neurons. Neurons that are active with activation 0 are left out.
+        """
+        n_threads = _n_threads(n_jobs)
+        with self._exclusive("active_sets"):
+            data = Data(self._features(x))
+            self._settle()
+            with self._kernels(data, 256, n_threads, False) as network:
+                found = network.active_sets(data, self.seed, self.step)
+        return [
+            None if arrays is None else sp.csr_array(arrays, shape=(data.n, layer.units))
+            for arrays, layer in zip(found, self.layers, strict=False)
+        ]
 
     def partial_fit(
         self,
@@ -631,7 +725,7 @@ class Sequential:
     ) -> dict[str, float]:
         top_k = max((metric.k for metric in self.metrics), default=0)
         with self._kernels(data, batch_size, n_threads, False) as network:
-            ids, _, loss = network.predict(data, top_k=top_k)
+            ids, _, loss = network.predict(data, top_k=top_k, seed=self.seed, step=self.step)
         logs = {"loss": loss / data.n}
         for metric in self.metrics:
             logs[metric.name] = float(metric(targets, ids[:, : metric.k]))
@@ -689,7 +783,12 @@ class Sequential:
             scores = np.empty((data.n, units), np.float32) if top_k is None else None
             with self._kernels(data, batch_size, n_threads, False) as network:
                 ids, top, _ = network.predict(
-                    data, scores=scores, top_k=top_k or 0, exact=exact, seed=self.seed
+                    data,
+                    scores=scores,
+                    top_k=top_k or 0,
+                    exact=exact,
+                    seed=self.seed,
+                    step=self.step,
                 )
             return scores if top_k is None else (ids, top)
 

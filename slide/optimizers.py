@@ -89,6 +89,9 @@ class SGD(Optimizer):
 class Adagrad(Optimizer):
     """``G += g^2; w -= lr g / (sqrt(G) + epsilon)`` (Duchi et al., 2011).
 
+    With momentum ``v = momentum v + lr g / (sqrt(G) + epsilon); w -= v``, the optimizer of
+    Spring & Shrivastava (KDD 2017), which keep v where a weight has no gradient.
+
     Parameters
     ----------
     learning_rate : float or Schedule
@@ -99,6 +102,8 @@ class Adagrad(Optimizer):
     rowwise : bool
         One G for a whole row, the mean of its squared gradients (Mudigere et al., 2022): the state
         of a neuron is one number instead of one a weight.
+    momentum : float
+        In [0, 1); without `rowwise`.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Adagrad(Optimizer):
         initial_accumulator_value: float = 0.1,
         epsilon: float = 1e-7,
         rowwise: bool = False,
+        momentum: float = 0.0,
     ):
         self.learning_rate = schedules.get(learning_rate)
         self.initial_accumulator_value = check.check_finite_float(
@@ -114,13 +120,20 @@ class Adagrad(Optimizer):
         )
         self.epsilon = check.check_finite_float("epsilon", epsilon, at_least=1e-30, at_most=1e30)
         self.rowwise = check.check_bool("rowwise", rowwise)
+        self.momentum = check.check_finite_float("momentum", momentum, at_least=0.0, below=1.0)
+        if rowwise and momentum:
+            raise ValueError(f"momentum={momentum} with rowwise=True: only one of them")
 
     def kernel(self) -> Any:
-        return (_optim.RowwiseAdagrad if self.rowwise else _optim.Adagrad)(self.epsilon)
+        if self.rowwise:
+            return _optim.RowwiseAdagrad(self.epsilon)
+        return _optim.Adagrad(self.epsilon, self.momentum)
 
     def start(self, slots: np.ndarray, state: np.ndarray) -> None:
         if self.initial_accumulator_value:
-            (state if self.rowwise else slots)[...] = self.initial_accumulator_value
+            # With momentum a row of the slots is [G, v].
+            first = slots[:, : slots.shape[1] // (2 if self.momentum else 1)]
+            (state if self.rowwise else first)[...] = self.initial_accumulator_value
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -128,6 +141,7 @@ class Adagrad(Optimizer):
             "initial_accumulator_value": self.initial_accumulator_value,
             "epsilon": self.epsilon,
             "rowwise": self.rowwise,
+            "momentum": self.momentum,
         }
 
 

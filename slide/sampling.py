@@ -1,7 +1,25 @@
-"""Which neurons of an output layer are computed for a sample.
+"""Which neurons of a layer are computed for a sample: its active set.
 
-In training, a sample's labels are always among them. A sampler adds neurons that are retrieved
-(`LSH`), drawn at random (`Uniform`) or both (`Mixture`).
+In an output layer's training, a sample's labels are always among them. A sampler adds neurons that
+are retrieved (`LSH`), drawn at random (`Uniform`) or both (`Mixture`), and predictions compute all
+neurons unless they are asked not to.
+
+In a hidden layer a neuron outside of the active set has activation 0 and gradient 0. The layers
+above then have a sparse input, and only weights between active neurons are computed and updated.
+The five methods that Spring & Shrivastava (KDD 2017) compare are one argument apart:
+
+=================================== ================ ===========================================
+``Dense(..., sampler=...)``         in the paper     active set
+=================================== ================ ===========================================
+``None``                            NN               all neurons
+``Uniform(0.05)``                   VD               random; predictions compute all neurons
+``Standout(0.05)``                  AD               random by activation; predictions expect it
+``WinnerTakeAll(0.05)``             WTA              the largest of all activations
+``LSH(SimHash(6, 5), 0.05)``        LSH              the largest of those the tables return
+=================================== ================ ===========================================
+
+Standout and winner-take-all compute every activation before they choose: they save work in the
+layers above and in the update, but not in their own forward pass.
 """
 
 from __future__ import annotations
@@ -11,9 +29,22 @@ from typing import Any
 
 from slide import _validation as check
 from slide import hashing
+from slide._kernels import selection as _selection
 from slide._kernels.sampling import ActiveSet
 
-__all__ = ["LSH", "Auto", "Frequent", "Mixture", "Sampler", "Uniform", "get", "serialize"]
+__all__ = [
+    "LSH",
+    "Auto",
+    "Frequent",
+    "LifetimeSparsity",
+    "Mixture",
+    "Sampler",
+    "Standout",
+    "Uniform",
+    "WinnerTakeAll",
+    "get",
+    "serialize",
+]
 
 
 class Sampler:
@@ -21,14 +52,25 @@ class Sampler:
 
     retrieves: bool = False
     """Whether tables are among it, so that predictions can use them."""
+    for_output: bool = True
+    """Whether an output layer can have it."""
+    for_hidden: bool = False
+    """Whether a hidden layer can have it."""
+    needs_batch: bool = False
+    """Whether it looks at a whole batch, so that ``update="hogwild"`` cannot have it."""
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as values that JSON can hold."""
         raise NotImplementedError(f"{type(self).__name__} must define get_config()")
 
     def active_set(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> ActiveSet:
-        """Return the kernel for a layer of `n_neurons` neurons of `dim` weights and biases."""
-        raise NotImplementedError(f"{type(self).__name__} must define active_set()")
+        """Return the kernel for an output layer of `n_neurons` neurons of `dim` weights and
+        biases."""
+        raise ValueError(f"{self!r} is a sampler of hidden layers")
+
+    def selector(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        """Return the kernel for a hidden layer of that size."""
+        raise ValueError(f"{self!r} is a sampler of output layers")
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self._arguments().items())
@@ -41,26 +83,39 @@ class Sampler:
 class LSH(Sampler):
     """Neurons that the hash tables return for the layer's input.
 
+    In a hidden layer (Spring & Shrivastava, KDD 2017), tables return candidates, whose activations
+    are computed; the `max_active` largest of them are the active set. Training and predictions do
+    the same, and with the default schedule tables hold the weights as they are: after every step
+    the neurons that it changed are moved to their new buckets.
+
     Parameters
     ----------
     hash : HashFamily or str
-        `slide.hashing.Clusters`, `SimHash` or `DWTA`.
-    max_active : int or None
-        Retrieval stops at so many neurons, the sample's labels included. None: 3% of the layer,
-        but at least 64 and at most 4,096.
+        `slide.hashing.Clusters`, `SimHash`, `E2LSH` or `DWTA`.
+    max_active : int, float or None
+        Most active neurons, or (a float) this fraction of the layer, in (0, 1]. In an output layer
+        retrieval stops there, the sample's labels included. None: 3% of an output layer, but at
+        least 64 and at most 4,096; 5% of a hidden layer.
     min_active : int
         Random neurons of the sample's own fill the set up to so many, without any correction, as
-        the published SLIDE code does; 0: none do.
+        the published SLIDE code does; 0: none do. In a hidden layer they are ranked like the
+        others.
     rebuild_every : int or None
         Steps (batches) until the first rebuild of the tables. A rebuild moves the neurons that
-        changed since the last one. None: 50, or one per 256 neurons where that is more, so that the
-        cost of rebuilds a step does not grow with the layer.
+        changed since the last one. None: 1 in hidden layers for the families that keep their
+        projections (SimHash, E2LSH); else 50, or one per 256 neurons where that is more, so that
+        the cost of rebuilds a step does not grow with the layer.
     rebuild_decay : float
         lambda: the t-th rebuild comes ``rebuild_every * exp(lambda t)`` steps after the one before
         (Chen et al., MLSys 2020, section 4.2), at least 0.
     new_functions_every : int
         Every so many rebuilds the hash functions are drawn anew and all neurons are inserted;
         0: never.
+    candidates : int, float or None
+        Of a hidden layer: retrieval stops at so many neurons, or (a float) at so many times
+        `max_active`, at least 1. None: twice `max_active`.
+    scale : float
+        Of a hidden layer: kept activations are multiplied by it.
 
     Raises
     ------
@@ -71,25 +126,27 @@ class LSH(Sampler):
     --------
     >>> LSH(hashing.SimHash(n_bits=6, n_tables=20), max_active=1000).max_active
     1000
+    >>> LSH(hashing.SimHash(6, 5, transform="sign_alsh", n_probes=10), max_active=0.05).candidates
     """
 
     retrieves = True
+    for_hidden = True
 
     def __init__(
         self,
         hash: hashing.HashFamily | str = "clusters",
-        max_active: int | None = None,
+        max_active: int | float | None = None,
         min_active: int = 0,
         rebuild_every: int | None = None,
         rebuild_decay: float = 0.0,
         new_functions_every: int = 0,
+        candidates: int | float | None = None,
+        scale: float = 1.0,
     ):
         self.hash = hashing.get(hash)
-        if max_active is not None:
-            max_active = check.check_positive_int("max_active", max_active)
-        self.max_active = max_active
+        self.max_active = None if max_active is None else _checked_count(max_active, "max_active")
         self.min_active = check.check_positive_int("min_active", min_active, low=0)
-        if max_active is not None and self.min_active > max_active:
+        if isinstance(self.max_active, int) and self.min_active > self.max_active:
             raise ValueError(f"min_active={min_active} is more than max_active={max_active}")
         if rebuild_every is not None:
             rebuild_every = check.check_positive_int("rebuild_every", rebuild_every)
@@ -100,15 +157,56 @@ class LSH(Sampler):
         self.new_functions_every = check.check_positive_int(
             "new_functions_every", new_functions_every, low=0
         )
+        self.candidates = candidates
+        if isinstance(candidates, float):
+            check.check_finite_float("candidates", candidates, at_least=1.0, at_most=1e9)
+        elif candidates is not None:
+            self.candidates = check.check_positive_int("candidates", candidates)
+        self.scale = check.check_finite_float("scale", scale, at_least=1e-6, at_most=1e6)
 
     def active_set(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> ActiveSet:
         return Mixture([self]).active_set(n_neurons, dim, seed, n_threads)
 
+    def selector(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        fraction = 0.05 if self.max_active is None else self.max_active
+        n_active = _hidden_count(self, "max_active", fraction, n_neurons)
+        if self.min_active > n_neurons:
+            raise ValueError(f"min_active={self.min_active} on a layer of {n_neurons} neurons")
+        candidates = 2.0 if self.candidates is None else self.candidates
+        if isinstance(candidates, float):
+            candidates = min(n_neurons, round(candidates * n_active))
+        elif not n_active <= candidates <= n_neurons:
+            raise ValueError(
+                f"candidates={candidates} must be between max_active, {n_active} neurons, and the "
+                f"layer's {n_neurons}"
+            )
+        every = self.rebuild_every or (1 if self.hash.tracks else max(50, n_neurons // 256))
+        schedule = float(every), self.rebuild_decay, self.new_functions_every
+        active = ActiveSet(
+            n_neurons,
+            self.hash.tracker(n_neurons, dim, seed, n_threads),
+            candidates,
+            self.min_active,
+            0,
+            0,
+            0,
+            False,
+            schedule,
+            n_threads,
+        )
+        return _selection.LSHSelector(active, n_active, dim, self.scale, n_threads)
+
     def limits(self, n_neurons: int) -> tuple[int, int]:
-        """Return max_active and min_active for a layer of that size."""
+        """Return max_active and min_active for an output layer of that size."""
+        if self.candidates is not None or self.scale != 1:
+            raise ValueError(
+                f"{self!r} on an output layer: candidates and scale are for hidden ones"
+            )
         most = self.max_active
         if most is None:
             most = max(self.min_active, 64, min(4096, round(0.03 * n_neurons)))
+        elif isinstance(most, float):
+            most = max(1, self.min_active, round(most * n_neurons))
         if self.min_active > n_neurons:
             raise ValueError(f"min_active={self.min_active} on a layer of {n_neurons} neurons")
         return min(most, n_neurons), self.min_active
@@ -121,6 +219,8 @@ class LSH(Sampler):
             "rebuild_every": self.rebuild_every,
             "rebuild_decay": self.rebuild_decay,
             "new_functions_every": self.new_functions_every,
+            "candidates": self.candidates,
+            "scale": self.scale,
         }
 
     def _arguments(self) -> dict[str, Any]:
@@ -129,6 +229,11 @@ class LSH(Sampler):
 
 class Uniform(Sampler):
     """Random neurons, drawn without replacement from those that are not frequent.
+
+    In a hidden layer this is vanilla dropout (Srivastava et al., JMLR 2014) at the same fraction,
+    with a fixed number of neurons: each sample of each step draws its own set, whose activations
+    are divided by the set's share of the layer; predictions compute all neurons, without a factor.
+    `correction` and `shared` are for output layers.
 
     Parameters
     ----------
@@ -156,6 +261,12 @@ class Uniform(Sampler):
             None if correction is None else check.check_in("correction", correction, ("logq",))
         )
         self.shared = check.check_bool("shared", shared)
+
+    for_hidden = True
+
+    def selector(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        n_active = _hidden_count(self, "n", self.n, n_neurons)
+        return _selection.UniformSelector(n_neurons, n_active, n_threads)
 
     def count(self, n_neurons: int) -> int:
         """Return the number of neurons drawn from a layer of that size."""
@@ -224,8 +335,8 @@ class Mixture(Sampler):
         if isinstance(samplers, str) or not isinstance(samplers, Iterable):
             raise TypeError(f"samplers must be a list of samplers, got {samplers!r}")
         self.samplers = [get(sampler) for sampler in samplers]
-        kinds = [type(part) for part in self.samplers]
-        if not kinds or len(set(kinds)) < len(kinds) or Mixture in kinds:
+        kinds = {type(part) for part in self.samplers}
+        if not kinds or len(kinds) < len(self.samplers) or not kinds <= {LSH, Frequent, Uniform}:
             raise ValueError(
                 f"samplers must be at most one each of LSH, Frequent and Uniform, "
                 f"got {self.samplers!r}"
@@ -275,6 +386,121 @@ class Mixture(Sampler):
         return {"samplers": self.samplers}
 
 
+class WinnerTakeAll(Sampler):
+    """The neurons of a hidden layer with the largest activations, found by computing all of them.
+
+    Training and predictions keep the same share of every sample's activations, the k-sparse rule of
+    Makhzani & Frey (ICLR 2014), called WTA in Spring & Shrivastava (KDD 2017).
+    `LifetimeSparsity` is the other rule of that name, over a batch.
+
+    Parameters
+    ----------
+    fraction : float
+        Of the layer that is kept, in (0, 1].
+    scale : float
+        Kept activations are multiplied by it.
+
+    Examples
+    --------
+    >>> WinnerTakeAll(0.05)
+    WinnerTakeAll(fraction=0.05, scale=1.0)
+    """
+
+    for_output = False
+    for_hidden = True
+
+    def __init__(self, fraction: float, scale: float = 1.0):
+        self.fraction = check.check_fraction("fraction", fraction)
+        self.scale = check.check_finite_float("scale", scale, at_least=1e-6, at_most=1e6)
+
+    def selector(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        n_active = _hidden_count(self, "fraction", self.fraction, n_neurons)
+        return _selection.WinnerSelector(n_neurons, n_active, self.scale, n_threads)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"fraction": self.fraction, "scale": self.scale}
+
+
+class LifetimeSparsity(Sampler):
+    """Every neuron of a hidden layer for those samples of a batch that activate it most.
+
+    The winner-take-all autoencoders of Makhzani & Frey (NIPS 2015): of a neuron's activations over
+    a batch the largest are kept, at least one, so that every neuron learns. Predictions compute all
+    neurons and keep all.
+
+    Parameters
+    ----------
+    fraction : float
+        Of a batch's samples for which a neuron is active, in (0, 1].
+
+    Examples
+    --------
+    >>> LifetimeSparsity(0.05)
+    LifetimeSparsity(fraction=0.05)
+    """
+
+    for_output = False
+    for_hidden = True
+    needs_batch = True
+
+    def __init__(self, fraction: float):
+        self.fraction = check.check_fraction("fraction", fraction)
+
+    def selector(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        return _selection.LifetimeSelector(n_neurons, self.fraction, n_threads)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"fraction": self.fraction}
+
+
+class Standout(Sampler):
+    """Neurons of a hidden layer drawn by their activations: adaptive dropout.
+
+    Training keeps a neuron with probability ``sigmoid(alpha z + beta)`` of its weighted sum
+    ``z = w . x + b`` (Ba & Frey, NIPS 2013, with the standout network's weights tied to the
+    layer's); the draw is not differentiated. Predictions compute all neurons and multiply every
+    activation by its probability, the expected mask.
+
+    Parameters
+    ----------
+    fraction : float
+        Wanted share of the layer, in (0, 1].
+    alpha : float
+        Steepness.
+    beta : float or None
+        Offset. None: it is solved so that the mean probability over a batch is `fraction`;
+        predictions use a moving mean of the batches' solutions (0.9 of the old, 0.1 of the new).
+
+    Examples
+    --------
+    >>> Standout(0.05)
+    Standout(fraction=0.05, alpha=1.0, beta=None)
+    """
+
+    for_output = False
+    for_hidden = True
+
+    def __init__(self, fraction: float, alpha: float = 1.0, beta: float | None = None):
+        self.fraction = check.check_fraction("fraction", fraction)
+        self.alpha = check.check_finite_float("alpha", alpha, at_least=-1e3, at_most=1e3)
+        self.beta = beta
+        if beta is not None:
+            self.beta = check.check_finite_float("beta", beta, at_least=-1e3, at_most=1e3)
+
+    @property
+    def needs_batch(self) -> bool:  # type: ignore[override]
+        return self.beta is None
+
+    def selector(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        _hidden_count(self, "fraction", self.fraction, n_neurons)
+        return _selection.StandoutSelector(
+            n_neurons, self.fraction, self.alpha, self.beta, n_threads
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {"fraction": self.fraction, "alpha": self.alpha, "beta": self.beta}
+
+
 class Auto(Sampler):
     """The recommended sampler of a wide output layer, by its size.
 
@@ -306,9 +532,9 @@ class Auto(Sampler):
         return {}
 
 
-def _checked_count(n: Any) -> int | float:
+def _checked_count(n: Any, name: str = "n") -> int | float:
     return (
-        check.check_fraction("n", n) if isinstance(n, float) else check.check_positive_int("n", n)
+        check.check_fraction(name, n) if isinstance(n, float) else check.check_positive_int(name, n)
     )
 
 
@@ -320,6 +546,12 @@ def _count(sampler: Sampler, n: int | float, n_neurons: int) -> int:
     return n
 
 
+def _hidden_count(sampler: Sampler, name: str, n: int | float, n_neurons: int) -> int:
+    if isinstance(n, float) and n * n_neurons < 1:
+        raise ValueError(f"{sampler!r}: {name}={n} of {n_neurons} neurons is less than one neuron")
+    return _count(sampler, n, n_neurons)
+
+
 def get(identifier: Any) -> Sampler:
     """Return a sampler from its name, itself or what `serialize` gave.
 
@@ -327,7 +559,8 @@ def get(identifier: Any) -> Sampler:
     """
     if identifier == "auto":
         return Auto()
-    return check.resolve("sampler", identifier, Sampler, (Auto, LSH, Frequent, Uniform, Mixture))
+    classes = (Auto, LSH, Frequent, LifetimeSparsity, Uniform, Mixture, Standout, WinnerTakeAll)
+    return check.resolve("sampler", identifier, Sampler, classes)
 
 
 def serialize(sampler: Sampler) -> dict[str, Any]:

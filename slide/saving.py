@@ -37,6 +37,7 @@ def save(model: Any, path: Any) -> None:
             "metrics": [metric.name for metric in model.metrics],
             "update": model.update,
             "steps_per_execution": model.steps_per_execution,
+            "staleness": model.staleness,
         }
         for i, metric in enumerate(model.metrics):
             if getattr(metric, "propensities", None) is not None:
@@ -95,6 +96,7 @@ def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -
             metrics=[metrics.get(name) for name in compiled["metrics"]],
             update=compiled["update"],
             steps_per_execution=compiled["steps_per_execution"],
+            staleness=compiled.get("staleness", 0),
         )
         for i, metric in enumerate(model.metrics):
             if f"metrics.{i}.propensities" in names:

@@ -16,6 +16,7 @@ class Layer(NamedTuple):
     activation: str
     active: np.ndarray | None = None  # (n, n_out) of bool; None means all
     log_pi: np.ndarray | None = None  # (n, n_out), log inclusion probabilities; output layer only
+    factor: float = 1.0  # of the activations in the active set; hidden layers only
 
 
 def layers_of(model, active=None, log_pi=None):
@@ -35,6 +36,25 @@ def mask_of_ids(ids, n_out):
     for row, active in zip(mask, ids, strict=True):
         row[active] = True
     return mask
+
+
+def winners(z, k):
+    """Return the mask of the k largest of every row; of equals those of smaller ids."""
+    mask = np.zeros(z.shape, dtype=bool)
+    np.put_along_axis(mask, np.argsort(-z, axis=1, kind="stable")[:, :k], True, axis=1)
+    return mask
+
+
+def with_winners(layers, x, kept, factors=None):
+    """Return the layers with the masks of their `kept` largest sums (None: all), from below."""
+    layers = list(layers)
+    for i, k in enumerate(kept):
+        if k is not None:
+            z = forward(layers[: i + 1], x)[1]
+            layers[i] = layers[i]._replace(
+                active=winners(z, k), factor=1.0 if factors is None else factors[i]
+            )
+    return layers
 
 
 # ---------------------------------------------------------------------------- activations
@@ -105,7 +125,7 @@ def forward(layers, x):
         if layer is layers[-1]:
             return inputs, z
         a = activate(layer.activation, z)
-        inputs.append(a if layer.active is None else a * layer.active)
+        inputs.append(a if layer.active is None else a * layer.active * layer.factor)
     raise ValueError("no layers")
 
 
@@ -114,8 +134,8 @@ def predict(layers, x):
     return activate(layers[-1].activation, forward(layers, x)[1])
 
 
-def loss_and_gradients(layers, x, y, loss, sample_weight=None, mean_outputs=False):
-    """Return the batch loss and, per layer, (dL/dW, dL/db).
+def loss_and_deltas(layers, x, y, loss, sample_weight=None, mean_outputs=False):
+    """Return the batch loss and, per layer, its input h (n, n_in) and dL/dz (n, n_out).
 
     The batch loss is sum_s sample_weight_s * loss_s / n.
     """
@@ -134,16 +154,21 @@ def loss_and_gradients(layers, x, y, loss, sample_weight=None, mean_outputs=Fals
 
     scale = (np.ones(n) if sample_weight is None else np.asarray(sample_weight, float)) / n
     dz = dz * scale[:, None]
-    gradients = []
-    for i in range(len(layers) - 1, -1, -1):
-        gradients.append((dz.T @ inputs[i], dz.sum(axis=0)))
-        if i > 0:
-            below = layers[i - 1]
-            da = dz @ layers[i].weights
-            if below.active is not None:
-                da = da * below.active
-            dz = activation_gradient(below.activation, inputs[i], da)
-    return float(losses @ scale), gradients[::-1]
+    deltas = [dz]
+    for i in range(len(layers) - 1, 0, -1):
+        below = layers[i - 1]
+        da = dz @ layers[i].weights * below.factor
+        if below.active is not None:
+            da = da * below.active
+        dz = activation_gradient(below.activation, inputs[i] / below.factor, da)
+        deltas.append(dz)
+    return float(losses @ scale), list(zip(inputs, deltas[::-1], strict=True))
+
+
+def loss_and_gradients(layers, x, y, loss, sample_weight=None, mean_outputs=False):
+    """Return the batch loss and, per layer, (dL/dW, dL/db)."""
+    value, pairs = loss_and_deltas(layers, x, y, loss, sample_weight, mean_outputs)
+    return value, [(dz.T @ h, dz.sum(axis=0)) for h, dz in pairs]
 
 
 def numeric_gradient(function, array, step=1e-6):
@@ -206,6 +231,15 @@ def adagrad(w, g, touched, state, lr, epsilon=1e-7):
         w[r] -= lr * g[r] / (np.sqrt(state["acc"][r]) + epsilon)
 
 
+def adagrad_momentum(w, g, touched, state, lr, momentum, epsilon=1e-7):
+    for r in touched:
+        has = g[r] != 0  # elsewhere v waits
+        state["acc"][r] += g[r] ** 2
+        step = lr * g[r] / (np.sqrt(state["acc"][r]) + epsilon)
+        state["v"][r] = np.where(has, momentum * state["v"][r] + step, state["v"][r])
+        w[r] -= np.where(has, state["v"][r], 0.0)
+
+
 def rowwise_adagrad(w, g, touched, state, lr, epsilon=1e-7):
     for r in touched:
         state["row_acc"][r] += np.mean(g[r] ** 2)
@@ -216,7 +250,7 @@ def _skip_adam(w, r, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     # In the k-th missed step m is beta_1^k and sqrt(v) is sqrt(beta_2)^k of what it was. Both
     # bias corrections and epsilon are taken as they are at the end.
     now, gap = state["now"], state["now"] - state["clock"][r]
-    if gap and state["clock"][r]:
+    if gap > 0 and state["clock"][r]:
         m_hat = state["m"][r] / (1 - beta_1**now)
         v_hat = state["v"][r] / (1 - beta_2**now)
         moves = sum((beta_1 / np.sqrt(beta_2)) ** k for k in range(1, gap + 1))
@@ -238,6 +272,13 @@ def adam(w, g, touched, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     state["now"] += 1
 
 
+def on_elements(step, w, g, touched, state, lr, **arguments):
+    """Step on the weights of the mask `touched` alone, each as a row; to the others, and to their
+    state (new_state of w.reshape(-1, 1)), the step does not exist."""
+    state["clock"][:] = state["now"]
+    step(w.reshape(-1, 1), g.reshape(-1, 1), np.flatnonzero(touched), state, lr, **arguments)
+
+
 def settle(step, w, state, lr, **arguments):
     """Make the steps that rows have missed; `step` is one of the functions above."""
     skip = {sgd: _skip_sgd, adam: _skip_adam}.get(step)
@@ -254,6 +295,34 @@ def simhash_collision(x, y):
     """P(one sign of a random projection agrees) = 1 - theta / pi."""
     cosine = x @ y / (np.linalg.norm(x) * np.linalg.norm(y))
     return 1.0 - np.arccos(np.clip(cosine, -1.0, 1.0)) / pi
+
+
+def e2lsh_collision(distance, width):
+    """P(floor((a . v + b) / width) agrees), a normal and b uniform, at this distance: the integral
+    of the density of |a . (x - y)| times the chance 1 - t / width that no border is between."""
+    t = (np.arange(20000) + 0.5) * width / 20000
+    density = np.sqrt(2 / pi) / distance * np.exp(-0.5 * (t / distance) ** 2)
+    return float(np.sum(density * (1 - t / width)) * width / 20000)
+
+
+def transformed(name, w, m, bound, scale):
+    """Return P(w) of rows w, divided by `scale` to norms of at most `bound`."""
+    w = np.asarray(w, np.float64) * bound / scale
+    power = (w * w).sum(axis=1, keepdims=True)
+    if name == "simple_lsh":
+        return np.hstack([w, np.sqrt(1 - power)])
+    terms = [power ** (2**j) for j in range(m)]  # |w|^2, |w|^4, |w|^8, ...
+    if name == "sign_alsh":
+        terms = [0.5 - term for term in terms]
+    return np.hstack([w, *terms])
+
+
+def transformed_query(name, q, m):
+    """Return Q(q) of rows q, at length 1."""
+    q = np.asarray(q, np.float64)
+    q = q / np.linalg.norm(q, axis=1, keepdims=True)
+    appended = 0.5 if name == "l2_alsh" else 0.0
+    return np.hstack([q, np.full((len(q), 1 if name == "simple_lsh" else m), appended)])
 
 
 def _beaten_by_both(x, y):

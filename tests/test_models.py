@@ -61,6 +61,7 @@ def test_history():
     assert set(history.history) == {
         "loss",
         "active_fraction",
+        "multiplications",
         "samples_per_second",
         "lr",
         "val_loss",
@@ -69,6 +70,7 @@ def test_history():
     }
     assert all(len(values) == 3 for values in history.history.values())
     assert history.history["active_fraction"] == [1.0] * 3
+    assert history.history["multiplications"] == [1.0] * 3
     assert history.history["lr"] == [0.01] * 3
     assert history.history["loss"][2] < history.history["loss"][0]
     assert history.params == {"epochs": 3, "samples": 90, "verbose": 0}
@@ -620,7 +622,6 @@ def test_label_log_odds_start_the_bias():
         (lambda: [slide.Dense(3)], "first layer must be an Input"),
         (lambda: [slide.Input(3), slide.Input(3)], "Input"),
         (lambda: [slide.Input(3), slide.Dense(3, "softmax"), slide.Dense(2)], "last layer"),
-        (lambda: [slide.Input(3), slide.Dense(9, sampler="auto"), slide.Dense(2)], "last layer"),
         (lambda: [slide.Input(3), "dense"], "Input and Dense"),
         (lambda: [slide.Input(0)], "n_features"),
         (lambda: [slide.Input(2.5)], "n_features"),

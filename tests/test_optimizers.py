@@ -26,6 +26,12 @@ CASES = {
         {"epsilon": 1e-3},
         0.0,
     ),
+    "adagrad_momentum": (
+        lambda lr: Adagrad(lr, momentum=0.7),
+        ref.adagrad_momentum,
+        {"momentum": 0.7},
+        0.1,
+    ),
     "rowwise": (lambda lr: Adagrad(lr, rowwise=True), ref.rowwise_adagrad, {}, 0.1),
     "adam": (lambda lr: Adam(lr), ref.adam, {}, 0.0),
     "adam_fast": (
@@ -94,7 +100,9 @@ def test_rows_with_gaps_against_the_oracle(name, width):
     np.testing.assert_allclose(np.vstack(model.get_weights()), expected, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adagrad", "rowwise"])
+@pytest.mark.parametrize(
+    "name", ["sgd", "momentum", "nesterov", "adagrad", "adagrad_momentum", "rowwise"]
+)
 def test_a_missed_step_has_gradient_zero(name):
     """The lazy rows end where the dense algorithm has them, but for rounding."""
     make, step, arguments, first = CASES[name]

@@ -979,7 +979,7 @@ def test_values_out_of_range_are_refused_by_name(make, words):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: sampling.LSH(max_active=2.0), "max_active must be an integer, got 2.0"),
+        (lambda: sampling.LSH(max_active="2"), "max_active must be an integer, got '2'"),
         (lambda: sampling.LSH(min_active=None), "min_active must be an integer, got None"),
         (lambda: sampling.LSH(rebuild_every="50"), "rebuild_every must be an integer, got '50'"),
         (lambda: sampling.LSH(rebuild_decay="0"), "rebuild_decay must be a number, got '0'"),
@@ -1046,8 +1046,12 @@ def test_counts_and_limits_by_the_layers_size():
 
 def test_layers_that_cannot_have_samplers():
     sampler = sampling.Uniform(3)
-    with pytest.raises(ValueError, match="has a sampler and so must be the last layer"):
-        slide.Sequential([slide.Input(5), slide.Dense(8, "relu", sampler=sampler), slide.Dense(4)])
+    for part in (sampling.Frequent(3), sampling.Auto()):
+        model = slide.Sequential(
+            [slide.Input(5, sparse=False), slide.Dense(8, "relu", sampler=part), slide.Dense(4)]
+        )
+        with pytest.raises(ValueError, match="this sampler is for output layers"):
+            model.build()
     model = slide.Sequential(
         [slide.Input(5, sparse=True), slide.Dense(8, "softmax", sampler=sampler)]
     )

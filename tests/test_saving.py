@@ -22,6 +22,7 @@ OPTIMIZERS = {
     "momentum": lambda: SGD(0.05, momentum=0.9),
     "nesterov": lambda: SGD(0.05, momentum=0.9, nesterov=True),
     "adagrad": lambda: Adagrad(0.1),
+    "adagrad_momentum": lambda: Adagrad(0.1, momentum=0.7),
     "rowwise": lambda: Adagrad(0.1, rowwise=True),
     "adam": lambda: Adam(0.01),
     "schedule": lambda: Adam(slide.schedules.ExponentialDecay(0.01, 5, 0.5)),
@@ -52,6 +53,26 @@ SAMPLERS = {
 }
 
 
+HIDDEN = {
+    "uniform": lambda: sampling.Uniform(0.3),
+    "winners": lambda: sampling.WinnerTakeAll(0.3, scale=1.5),
+    "lifetime": lambda: sampling.LifetimeSparsity(0.3),
+    "standout": lambda: sampling.Standout(0.3),
+    "standout_beta": lambda: sampling.Standout(0.3, alpha=0.5, beta=-1.0),
+    "simhash": lambda: sampling.LSH(hashing.SimHash(4, 3, n_probes=3), 0.3),
+    "alsh": lambda: sampling.LSH(
+        hashing.SimHash(4, 3, "rademacher", "sign_alsh"), 0.3, rebuild_every=3
+    ),
+    "simple_lsh": lambda: sampling.LSH(
+        hashing.SimHash(4, 3, transform="simple_lsh"), 0.3, rebuild_every=2, new_functions_every=2
+    ),
+    "principal": lambda: sampling.LSH(hashing.SimHash(3, 2, "principal", n_probes=4), 0.3),
+    "e2lsh": lambda: sampling.LSH(hashing.E2LSH(3, 3, n_probes=4), 0.3, min_active=6),
+    "dwta": lambda: sampling.LSH(hashing.DWTA(2, 3, 4), 0.3, rebuild_every=3),
+    "clusters": lambda: sampling.LSH(hashing.Clusters(5), 0.3, rebuild_every=3),
+}
+
+
 def data(n=80, seed=0):
     rng = np.random.default_rng(seed)
     x = sp.csr_array(sp.random(n, N_FEATURES, 0.2, random_state=rng, dtype=np.float32))
@@ -74,13 +95,29 @@ def make(sampler="none", optimizer="adam", update="batch"):
     return model
 
 
+def make_hidden(sampler, optimizer="adam", update="batch"):
+    """The sampler on a dense input and on a sampled one."""
+    model = slide.Sequential(
+        [
+            slide.Input(N_FEATURES),
+            slide.Dense(11, "tanh"),
+            slide.Dense(40, "relu", sampler=HIDDEN[sampler]()),
+            slide.Dense(30, "tanh", sampler=HIDDEN[sampler]()),
+            slide.Dense(N_LABELS, "softmax"),
+        ],
+        seed=5,
+    )
+    model.compile(OPTIMIZERS[optimizer](), update=update)
+    return model
+
+
 def same_weights(a, b):
     return all(
         np.array_equal(one, two) for one, two in zip(a.get_weights(), b.get_weights(), strict=True)
     )
 
 
-def check_going_on(path, model, arguments, n_jobs):
+def check_going_on(path, model, arguments, n_jobs, make=make):
     """Saved, loaded and trained on is trained in one go."""
     x, y = data()
     model.fit(x, y, batch_size=9, epochs=2, verbose=0, n_jobs=n_jobs)
@@ -112,6 +149,48 @@ def test_every_optimizer_goes_on_bit_for_bit(tmp_path, optimizer):
 def test_hogwild_with_one_thread_goes_on_bit_for_bit(tmp_path, sampler, optimizer):
     arguments = (sampler, optimizer, "hogwild")
     check_going_on(tmp_path / "m", make(*arguments), arguments, 1)
+
+
+@pytest.mark.parametrize("sampler", HIDDEN)
+def test_every_hidden_sampler_goes_on_bit_for_bit(tmp_path, sampler):
+    for optimizer in ("adam", "adagrad_momentum"):
+        model = make_hidden(sampler, optimizer)
+        check_going_on(tmp_path / "m", model, (sampler, optimizer), 2, make_hidden)
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "winners", "standout_beta", "alsh", "e2lsh"])
+def test_hidden_samplers_of_hogwild_go_on_bit_for_bit(tmp_path, sampler):
+    arguments = (sampler, "momentum", "hogwild")
+    check_going_on(tmp_path / "m", make_hidden(*arguments), arguments, 1, make_hidden)
+
+
+@pytest.mark.parametrize("sampler", HIDDEN)
+def test_hidden_samplers_come_back_between_steps(tmp_path, sampler):
+    """With rows behind the clock and tables behind the weights."""
+    x, y = data()
+    model = make_hidden(sampler)
+    for i in range(0, 40, 8):
+        model.train_on_batch(x[i : i + 8], y[i : i + 8])
+    model.save(tmp_path / "m")
+    loaded = slide.load(tmp_path / "m")
+    assert loaded.get_config() == model.get_config()
+    for one in (model, loaded):
+        one.partial_fit(x, y, batch_size=8)
+    assert same_weights(loaded, model)
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+
+
+def test_staleness_comes_back(tmp_path):
+    x, y = data()
+    model = make_hidden("winners")
+    model.compile("sgd", update="hogwild", staleness=3)
+    model.fit(x, y, batch_size=9, verbose=0)
+    model.save(tmp_path / "m")
+    loaded = slide.load(tmp_path / "m")
+    assert (loaded.update, loaded.staleness) == ("hogwild", 3)
+    for one in (model, loaded):
+        one.partial_fit(x, y, batch_size=9)
+    assert same_weights(loaded, model)
 
 
 def test_saving_between_steps_does_not_part_the_ways(tmp_path):
@@ -376,6 +455,50 @@ def test_arrays_of_another_kind_never_crash(tmp_path, sampler):
                 continue
             assert np.isfinite(loaded.predict(x)).all()
     assert refused >= 4 * len(names)
+
+
+@pytest.mark.parametrize("sampler", [n for n in HIDDEN if n not in ("uniform", "winners")])
+def test_arrays_of_hidden_samplers_never_crash(tmp_path, sampler):
+    """Every array of the samplers in turn: another dtype, length or content is refused, or works.
+
+    What is not a number, or infinite, is refused.
+    """
+    x, y = data(20)
+    model, path = make_hidden(sampler), tmp_path / "m"
+    model.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
+    model.save(path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(8)
+    wild = [
+        np.zeros_like,
+        lambda a: rng.permutation(a.ravel()).reshape(a.shape),
+        lambda a: rng.integers(0, 255, a.shape).astype(a.dtype),
+        lambda a: a if a.dtype.kind != "f" else -a * 1e30,
+        lambda a: a if a.dtype.kind == "f" else np.full_like(a, np.iinfo(a.dtype).max),
+    ]
+    with safe_open(path, framework="np") as file:
+        names = [name for name in file.keys() if ".active." in name]  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in names}
+    for name in names:
+        refused = [lambda a: a[:-1]]
+        if not name.endswith("schedule"):  # which is converted
+            refused.append(lambda a: a.astype("f" if a.dtype != np.float32 else "d"))
+        if arrays[name].dtype.kind == "f" and arrays[name].size:
+            refused += [lambda a, v=v: np.full_like(a, v) for v in (np.nan, np.inf)]
+        for change in refused if arrays[name].size else []:
+            path.write_bytes(content)
+            rewrite(path, replace_array(name, change))
+            with pytest.raises(ValueError, match="not a readable model file"):
+                slide.load(path)
+        for change in wild:
+            path.write_bytes(content)
+            rewrite(path, replace_array(name, change))
+            try:
+                loaded = slide.load(path)
+                loaded.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
+            except (ValueError, FloatingPointError):
+                continue
+            assert np.isfinite(loaded.predict(x)).all()
 
 
 @pytest.mark.parametrize(

@@ -39,13 +39,24 @@ cases = {
         optimizers.Adagrad(0.02, rowwise=True), "linear", "mean_squared_error", None
     ),
     "sgd": (optimizers.SGD(0.1), "sigmoid", "mean_squared_error", None),
+    "winners": (optimizers.SGD(0.1), "softmax", "categorical_crossentropy", None),
+    "lsh": (optimizers.Adagrad(0.02, momentum=0.5), "softmax", "categorical_crossentropy", None),
+}
+everything = hashing.SimHash(2, 2, n_probes=4)
+hidden = {
+    "winners": [sampling.WinnerTakeAll(0.4), sampling.WinnerTakeAll(0.05)],
+    "lsh": [
+        sampling.LSH(everything, max_active=0.4, candidates=33),
+        sampling.LSH(everything, max_active=0.05, candidates=300),
+    ],
 }
 for name, (optimizer, activation, loss, sampler) in cases.items():
     model = slide.Sequential(
         [
             slide.Input(37),
             slide.Dense(19, "tanh", kernel_regularizer=slide.regularizers.L2(1e-4)),
-            slide.Dense(33, "sigmoid"),
+            slide.Dense(33, "sigmoid", sampler=hidden[name][0] if name in hidden else None),
+            *[slide.Dense(300, "relu", sampler=hidden[n][1]) for n in hidden if n == name],
             slide.Dense(50, activation, sampler=sampler),
         ]
     )

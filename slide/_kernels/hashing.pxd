@@ -8,6 +8,7 @@ cdef class HashFamily:
     cdef readonly int code_bits
     cdef readonly Py_ssize_t dim    # values of a vector; ld of them padded with zeros
     cdef readonly Py_ssize_t ld
+    cdef readonly Py_ssize_t products   # multiplications that a table's code takes
     cdef readonly object arrays     # the functions' parameters by name
     cdef Py_ssize_t scratch_floats(self) noexcept nogil
     cdef void codes(self, const float *x, int first, int last, uint64_t *out,

@@ -46,6 +46,7 @@ cdef class SimHash(HashFamily):
                   uint64_t seed):
         self.dim, self.ld = dim, padded(dim)
         self.n_functions, self.n_tables, self.code_bits = n_functions, n_tables, n_functions
+        self.products = n_functions * dim
         projections = np.zeros((n_tables * n_functions, self.ld), dtype=np.float32)
         self.arrays = {"projections": projections}
         self.projections, self.rademacher = projections, rademacher

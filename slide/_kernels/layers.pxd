@@ -1,9 +1,9 @@
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from slide._kernels.losses cimport Loss
 from slide._kernels.optim cimport Optimizer, Parameters, RowUpdate
 from slide._kernels.sampling cimport ActiveSet
-from slide._kernels.types cimport Batch, Buffer, PerThread, Vec
+from slide._kernels.types cimport Batch, Buffer, Costs, PerThread, SparseRows, Vec
 
 
 cdef class LayerKernel:
@@ -23,9 +23,22 @@ cdef class LayerKernel:
     cdef float *out                 # activations; of an output layer logits, then their gradients
     cdef float *grad                # of the activations, then of the sums before them
     cdef float one                  # what the layer above multiplies its biases with
+    cdef SparseRows given           # input, where it is sparse because the layer below samples
+    cdef SparseRows active          # activations, where they are sparse
+    cdef int depth                  # the layer's number in the network
     cdef Buffer out_buffer, grad_buffer
+    cdef Buffer lists               # memory of `active`
+    cdef PerThread costs
     cdef list _keep
+    cdef inline Costs *cost(self, int thread) noexcept nogil:
+        return <Costs *> self.costs.p[thread]
+    cdef int64_t hashed(self)
+    cdef int64_t _products(self, Batch *b, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+    cdef void predict_batch(self, Batch *b) noexcept nogil
+    cdef void forward_batch(self, Batch *b) noexcept nogil
+    cdef double backward_batch(self, Batch *b) noexcept nogil
     cdef void begin(self, Batch *b) noexcept nogil
+    cdef void prepare(self, uint64_t seed, uint64_t step, int n_threads) noexcept nogil
     cdef void forward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                       int thread) noexcept nogil
     cdef void predict(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
@@ -37,13 +50,14 @@ cdef class LayerKernel:
     cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                          int thread) noexcept nogil
     cdef void update(self, Batch *b) noexcept nogil
+    cdef void finish(self, Batch *b) noexcept nogil
     cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil
     cdef double _magnitude(self, Batch *b, Py_ssize_t s, const float *g,
                            Py_ssize_t n) noexcept nogil
 
 
 cdef class SampledDense(LayerKernel):
-    cdef readonly ActiveSet active
+    cdef readonly ActiveSet active_set
     cdef RowUpdate rows
     cdef Py_ssize_t capacity, ldz
     cdef Buffer ids_buffer, count_buffer, twice_buffer, drawn_buffer, shared_w_buffer
@@ -53,6 +67,9 @@ cdef class SampledDense(LayerKernel):
     cdef int32_t *twice             # how many of its own are shared as well
     cdef float *shared_w            # (n_shared, ld): the shared neurons' weights side by side
     cdef PerThread scratch
+    cdef Buffer dense_buffer        # a sparse input and its gradient as (batch, ld_in) arrays
+    cdef Py_ssize_t batch_size
+    cdef void _unfold(self, Py_ssize_t first, Py_ssize_t last) noexcept nogil
     cdef Vec own(self, Py_ssize_t s) noexcept nogil
     cdef void _sum_shared(self, Batch *b, Py_ssize_t first) noexcept nogil
     cdef Py_ssize_t retrieve(self, Batch *b, Py_ssize_t s, int32_t **ids, float **z,

@@ -11,7 +11,9 @@ from slide._kernels.losses cimport Weights
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport stream
 from slide._kernels.simd cimport MASKED, simd
-from slide._kernels.types cimport BLOCK, padded
+from slide._kernels.types cimport BLOCK, Costs, padded
+
+import numpy as np
 
 cdef enum:
     CHUNK = 64          # rows whose gradient one task sums
@@ -36,6 +38,8 @@ cdef class LayerKernel:
         self.ld_in, self.ld_out = padded(n_in + 1), padded(n_out + 1)
         self.x = self.dx = self.out = self.grad = NULL
         self.one = 1
+        self.given.ids = self.active.ids = NULL
+        self.depth = 0
         self._keep = []
         self._check()
 
@@ -47,6 +51,7 @@ cdef class LayerKernel:
     def allocate(self, Py_ssize_t batch_size, int n_threads, Py_ssize_t max_labels,
                  Py_ssize_t max_nonzeros, bint training):
         """Buffers for batches of at most these sizes; frees those of before."""
+        self.costs = PerThread(n_threads, sizeof(Costs))
         self.out_buffer = Buffer(batch_size * self.ld_out * sizeof(float))
         self.out = <float *> self.out_buffer.p
         self.grad_buffer, self.grad = None, self.out
@@ -59,6 +64,7 @@ cdef class LayerKernel:
         if below.n_out != self.n_in:
             raise ValueError(f"{below.n_out} outputs below {self.n_in} inputs")
         below.one = self.use_bias
+        self.depth = below.depth + 1
         self._keep = [below.out_buffer, below.grad_buffer]
         self.x, self.dx = below.out, below.grad
 
@@ -73,14 +79,69 @@ cdef class LayerKernel:
         self._keep = []
         self.x = self.dx = self.out = self.grad = NULL
 
+    def multiplications(self):
+        """Since the buffers were made: forward, backward, update, hashing; neurons selected,
+        samples; float64, in this order."""
+        cdef Costs total
+        cdef int i
+        memset(&total, 0, sizeof(Costs))
+        for i in range(len(self.costs.buffers)):
+            total.forward += self.cost(i).forward
+            total.backward += self.cost(i).backward
+            total.update += self.cost(i).update
+            total.selected += self.cost(i).selected
+            total.samples += self.cost(i).samples
+        return np.array([total.forward, total.backward, total.update, self.hashed(),
+                         total.selected, total.samples], np.float64)
+
+    def sparse_out(self, Py_ssize_t n):
+        """Of n samples: activations, ids of their neurons, numbers of them; None if dense."""
+        cdef Py_ssize_t s, j, at
+        if self.active.ids == NULL:
+            return None
+        counts = np.array([self.active.count[s] - 1 for s in range(n)], np.int64)
+        ids, values = np.empty(counts.sum(), np.int32), np.empty(counts.sum(), np.float32)
+        cdef int32_t[::1] i = ids
+        cdef float[::1] v = values
+        at = 0
+        for s in range(n):
+            for j in range(s * self.active.capacity,
+                           s * self.active.capacity + self.active.count[s] - 1):
+                i[at], v[at] = self.active.ids[j], self.active.val[j]
+                at += 1
+        return values, ids, counts
+
+    cdef int64_t hashed(self):
+        """Multiplications of the layer's hash tables since they were made."""
+        return 0
+
     cdef void begin(self, Batch *b) noexcept nogil:
         """Before a training batch: what its samples share."""
+        pass
+
+    cdef void prepare(self, uint64_t seed, uint64_t step, int n_threads) noexcept nogil:
+        """Before a prediction: what a training step of that number would do to its tables."""
         pass
 
     cdef void forward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                       int thread) noexcept nogil:
         """Activations of samples first..last-1, in training."""
+        cdef Costs *cost = self.cost(thread)
+        cost.forward += self._products(b, first, last)
+        cost.samples += last - first
+        cost.selected += (last - first) * self.n_out
         self.predict(b, first, last, thread)
+
+    cdef int64_t _products(self, Batch *b, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        """Multiplications of all neurons with the inputs of some samples."""
+        return (last - first) * self.n_in * self.n_out
+
+    cdef void forward_batch(self, Batch *b) noexcept nogil:
+        """The same for a whole batch, with all threads."""
+        cdef Py_ssize_t k
+        for k in prange((b.n + BLOCK - 1) // BLOCK, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            self.forward(b, k * BLOCK, min(b.n, (k + 1) * BLOCK), omp_get_thread_num())
 
     cdef void predict(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                       int thread) noexcept nogil:
@@ -93,6 +154,13 @@ cdef class LayerKernel:
                 out = self.out + s * self.ld_out
                 activate(self.activation, out, self.n_out)
                 out[self.n_out] = self.one      # the padding after it stays 0
+
+    cdef void predict_batch(self, Batch *b) noexcept nogil:
+        """The same for a whole batch, with all threads."""
+        cdef Py_ssize_t k
+        for k in prange((b.n + BLOCK - 1) // BLOCK, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            self.predict(b, k * BLOCK, min(b.n, (k + 1) * BLOCK), omp_get_thread_num())
 
     cdef void logits(self, Batch *b, Py_ssize_t first, Py_ssize_t last, Py_ssize_t row,
                      Py_ssize_t n_rows, float *z, Py_ssize_t ldz) noexcept nogil:
@@ -141,13 +209,27 @@ cdef class LayerKernel:
             memset(g + self.n_out, 0, (self.ld_out - self.n_out) * sizeof(float))
             bound += self._magnitude(b, s, g, self.n_out)
         if self.dx != NULL:
+            self.cost(thread).backward += self._products(b, first, last)
             gemm(b"N", b"N", last - first, self.n_in, self.n_out, self.grad + first * self.ld_out,
                  self.ld_out, self.params.w, self.params.ld, self.dx + first * self.ld_in,
                  self.ld_in)
         return bound
 
+    cdef double backward_batch(self, Batch *b) noexcept nogil:
+        """The same for a whole batch, with all threads."""
+        cdef Py_ssize_t k
+        cdef double bound = 0
+        for k in prange((b.n + BLOCK - 1) // BLOCK, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            bound += self.backward(b, k * BLOCK, min(b.n, (k + 1) * BLOCK), omp_get_thread_num())
+        return bound
+
     cdef void update(self, Batch *b) noexcept nogil:
         """One step with the batch's gradient."""
+        pass
+
+    cdef void finish(self, Batch *b) noexcept nogil:
+        """After a training batch's steps."""
         pass
 
     cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
@@ -174,6 +256,7 @@ cdef class Dense(LayerKernel):
     cdef void _chunk(self, Batch *b, Py_ssize_t first, int thread) noexcept nogil:
         cdef Py_ssize_t i, n = min(<Py_ssize_t> CHUNK, self.n_out - first)
         cdef float *sums = <float *> self.sums.p[thread]
+        self.cost(thread).update += b.n * n * self.n_in
         gemm(b"T", b"N", n, self.params.ld, b.n, self.grad + first, self.ld_out, self.x,
              self.ld_in, sums, self.params.ld)
         for i in range(n):
@@ -183,6 +266,7 @@ cdef class Dense(LayerKernel):
         cdef Py_ssize_t i
         cdef float *g = <float *> self.sums.p[thread]
         cdef float *grad = self.grad + s * self.ld_out
+        self.cost(thread).update += self.n_in * self.n_out
         for i in range(self.n_out):
             scaled(g, self.x + s * self.ld_in, self.params.ld, grad[i])
             self.optimizer.step(self.params, i, g, b.lr)
@@ -224,10 +308,18 @@ cdef class SparseInputDense(LayerKernel):
                            b.x_data + at, b.x_indptr[b.rows[s] + 1] - at)
             z += ldz
 
+    cdef int64_t _products(self, Batch *b, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        cdef Py_ssize_t s
+        cdef int64_t n = 0
+        for s in range(first, last):
+            n += b.x_indptr[b.rows[s] + 1] - b.x_indptr[b.rows[s]]
+        return n * self.n_out
+
     cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                          int thread) noexcept nogil:
         cdef Py_ssize_t s
         cdef int64_t at
+        self.cost(thread).update += self._products(b, first, last)
         if not b.hogwild:
             for s in range(first, last):
                 at = b.x_indptr[b.rows[s]]
@@ -280,14 +372,16 @@ cdef class SampledDense(LayerKernel):
         LayerKernel.__init__(self, params, optimizer, activation, use_bias, n_in, n_out, loss)
         if loss is None or active.n_neurons != n_out:
             raise ValueError("an active set of another layer, or no loss")
-        self.active = active
+        self.active_set = active
         self.params.dirty = active.dirty
 
     def allocate(self, Py_ssize_t batch_size, int n_threads, Py_ssize_t max_labels,
                  Py_ssize_t max_nonzeros, bint training):
-        cdef Py_ssize_t n_shared = self.active.n_shared, ld = self.params.ld
-        self.capacity = min(self.n_out, max_labels + self.active.n_frequent + max(
-            self.active.max_active, self.active.min_active) + self.active.n_own_tail)
+        cdef Py_ssize_t n_shared = self.active_set.n_shared, ld = self.params.ld
+        self.costs = PerThread(n_threads, sizeof(Costs))
+        self.batch_size = batch_size
+        self.capacity = min(self.n_out, max_labels + self.active_set.n_frequent + max(
+            self.active_set.max_active, self.active_set.min_active) + self.active_set.n_own_tail)
         self.ldz = padded(n_shared + self.capacity)
         self.ids_buffer = Buffer(batch_size * self.capacity * sizeof(int32_t))
         self.ids = <int32_t *> self.ids_buffer.p
@@ -306,7 +400,27 @@ cdef class SampledDense(LayerKernel):
         self.shared_w = <float *> self.shared_w_buffer.p
         self.rows = RowUpdate(self.params, self.optimizer, batch_size,
                               batch_size * self.capacity, n_shared, n_threads)
-        self.rows.extra_pos, self.rows.extra_ids = self.active.place, self.active.shared
+        self.rows.extra_pos, self.rows.extra_ids = self.active_set.place, self.active_set.shared
+
+    def link(self, LayerKernel below):
+        LayerKernel.link(self, below)
+        self.given = below.active
+        if self.given.ids != NULL:
+            # Shared neurons are matrix products: the layer works on dense copies.
+            self._keep.append(below.lists)
+            self.dense_buffer = Buffer(2 * self.batch_size * self.ld_in * sizeof(float))
+            self.x = <float *> self.dense_buffer.p
+            self.dx = self.x + self.batch_size * self.ld_in
+
+    cdef void _unfold(self, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        cdef Py_ssize_t s, j, at
+        if self.given.ids == NULL:
+            return
+        memset(self.x + first * self.ld_in, 0, (last - first) * self.ld_in * sizeof(float))
+        for s in range(first, last):
+            at = s * self.given.capacity
+            for j in range(self.given.count[s]):
+                self.x[s * self.ld_in + self.given.ids[at + j]] = self.given.val[at + j]
 
     def release(self):
         LayerKernel.release(self)
@@ -314,30 +428,46 @@ cdef class SampledDense(LayerKernel):
         self.ids_buffer = self.count_buffer = self.twice_buffer = self.drawn_buffer = None
         self.shared_w_buffer = None
 
+    cdef int64_t hashed(self):
+        return 0 if self.active_set.retriever is None else \
+            self.active_set.retriever.multiplications
+
+    cdef void logits(self, Batch *b, Py_ssize_t first, Py_ssize_t last, Py_ssize_t row,
+                     Py_ssize_t n_rows, float *z, Py_ssize_t ldz) noexcept nogil:
+        if row == 0:                            # a prediction asks for the first tile first
+            self._unfold(first, last)
+        LayerKernel.logits(self, b, first, last, row, n_rows, z, ldz)
+
     cdef Vec own(self, Py_ssize_t s) noexcept nogil:
         cdef Vec v
         v.n = self.count[s]
         v.idx = self.ids + s * self.capacity
-        v.val = v.grad = self.out + s * self.ldz + self.active.n_shared
+        v.val = v.grad = self.out + s * self.ldz + self.active_set.n_shared
         return v
 
     cdef void begin(self, Batch *b) noexcept nogil:
         cdef Py_ssize_t i, ld = self.params.ld
-        self.active.maintain(self.params, b.seed, b.step, b.n_threads)
+        self.active_set.maintain(self.params, b.seed, b.step, b.n_threads)
         for i in range(b.n):
-            self.active.count_labels(b.y_indices + b.y_indptr[b.rows[i]],
-                                     b.y_indptr[b.rows[i] + 1] - b.y_indptr[b.rows[i]])
-        self.active.share(b.seed, b.step)
+            self.active_set.count_labels(
+                b.y_indices + b.y_indptr[b.rows[i]],
+                b.y_indptr[b.rows[i] + 1] - b.y_indptr[b.rows[i]])
+        self.active_set.share(b.seed, b.step)
         if not b.hogwild:
-            for i in prange(self.active.n_shared, schedule="static", num_threads=b.n_threads):
-                memcpy(self.shared_w + i * ld, self.params.w + self.active.shared[i] * ld,
+            for i in prange(self.active_set.n_shared, schedule="static", num_threads=b.n_threads):
+                memcpy(self.shared_w + i * ld, self.params.w + self.active_set.shared[i] * ld,
                        ld * sizeof(float))
+
+    cdef void prepare(self, uint64_t seed, uint64_t step, int n_threads) noexcept nogil:
+        self.active_set.maintain(self.params, seed, step, n_threads)
 
     cdef void forward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                       int thread) noexcept nogil:
-        cdef Py_ssize_t s, ld = self.params.ld, n_shared = self.active.n_shared
+        cdef Py_ssize_t s, ld = self.params.ld, n_shared = self.active_set.n_shared
         cdef int64_t row, at
         cdef float *x
+        cdef Costs *cost = self.cost(thread)
+        self._unfold(first, last)
         if n_shared and not b.hogwild:
             gemm(b"N", b"T", last - first, n_shared, self.n_in + 1,
                  self.x + first * self.ld_in, self.ld_in, self.shared_w, ld,
@@ -348,12 +478,14 @@ cdef class SampledDense(LayerKernel):
             at = b.y_indptr[row]
             self.count[s] = self.drawn[s] = 0
             if b.y_indptr[row + 1] > at or not self.loss.needs_labels:
-                self.count[s] = <int32_t> self.active.select(
+                self.count[s] = <int32_t> self.active_set.select(
                     x, b.y_indices + at, b.y_indptr[row + 1] - at, self.ids + s * self.capacity,
                     stream(b.seed, b.step, <uint64_t> row), self.drawn + s, thread)
+            cost.samples += 1
+            cost.forward += (n_shared + self.count[s]) * self.n_in
             simd.rows_dot(self.own(s).val, self.params.w, ld, self.own(s).idx, self.count[s], x)
             if n_shared and b.hogwild:
-                simd.rows_dot(self.out + s * self.ldz, self.params.w, ld, self.active.shared,
+                simd.rows_dot(self.out + s * self.ldz, self.params.w, ld, self.active_set.shared,
                               n_shared, x)
 
     cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil:
@@ -361,30 +493,30 @@ cdef class SampledDense(LayerKernel):
         cdef float weight = b.sample_weight[row] if b.sample_weight != NULL else 1
         cdef float *z = self.out + s * self.ldz
         cdef Vec own = self.own(s)
-        cdef Py_ssize_t j, n_shared = self.active.n_shared, n = n_shared + own.n
+        cdef Py_ssize_t j, n_shared = self.active_set.n_shared, n = n_shared + own.n
         cdef int32_t twice = 0
         cdef Weights weights
         if not tame(z, n):
             return INFINITY
         if n_shared:
             for j in range(own.n):          # a neuron of its own counts once, there
-                if self.active.place[own.idx[j]] >= 0:
-                    z[self.active.place[own.idx[j]]] = MASKED
+                if self.active_set.place[own.idx[j]] >= 0:
+                    z[self.active_set.place[own.idx[j]]] = MASKED
                     twice += 1
         self.twice[s] = twice
-        weights.n_first, weights.first = self.active.n_tail, self.active.pi
+        weights.n_first, weights.first = self.active_set.n_tail, self.active_set.pi
         weights.n_last = self.drawn[s]
-        weights.last = self.active.own_pi(self.drawn[s], own.n - twice)
+        weights.last = self.active_set.own_pi(self.drawn[s], own.n - twice)
         return weight * self.loss.gradient(
             z, n, weights, NULL, n_shared, b.y_data + at, b.y_indptr[row + 1] - at,
             self.n_out, b.scale * weight)
 
     cdef Py_ssize_t computed(self, Py_ssize_t s) noexcept nogil:
-        return self.active.n_shared + self.count[s] - self.twice[s]
+        return self.active_set.n_shared + self.count[s] - self.twice[s]
 
     cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                          int thread) noexcept nogil:
-        cdef Py_ssize_t s, ld = self.params.ld, n_shared = self.active.n_shared
+        cdef Py_ssize_t s, j, at, ld = self.params.ld, n_shared = self.active_set.n_shared
         cdef float *dx
         cdef double bound = 0
         cdef Vec own
@@ -397,13 +529,21 @@ cdef class SampledDense(LayerKernel):
                        (last - first) * self.ld_in * sizeof(float))
         for s in range(first, last):
             own = self.own(s)
+            self.cost(thread).selected += self.computed(s)
+            self.cost(thread).update += (n_shared + own.n) * self.n_in
+            if self.dx != NULL:
+                self.cost(thread).backward += (n_shared + own.n) * self.n_in
             bound += self._magnitude(b, s, self.out + s * self.ldz, n_shared + own.n)
             if self.dx != NULL:
                 dx = self.dx + s * self.ld_in
                 simd.rows_axpy(dx, ld, self.params.w, ld, own.idx, own.grad, own.n)
                 if b.hogwild:
-                    simd.rows_axpy(dx, ld, self.params.w, ld, self.active.shared,
+                    simd.rows_axpy(dx, ld, self.params.w, ld, self.active_set.shared,
                                    self.out + s * self.ldz, n_shared)
+            if self.given.ids != NULL:
+                for j in range(self.given.count[s] - 1):
+                    at = s * self.given.capacity + j
+                    self.given.grad[at] = self.dx[s * self.ld_in + self.given.ids[at]]
             if not b.hogwild:
                 self.rows.add(s, own.idx, own.grad, <int32_t> own.n)
         if not b.hogwild:
@@ -412,7 +552,7 @@ cdef class SampledDense(LayerKernel):
 
     cdef void update(self, Batch *b) noexcept nogil:
         cdef Py_ssize_t k, n_blocks = (b.n + BLOCK - 1) // BLOCK
-        cdef Py_ssize_t n_chunks = (self.active.n_shared + CHUNK - 1) // CHUNK
+        cdef Py_ssize_t n_chunks = (self.active_set.n_shared + CHUNK - 1) // CHUNK
         self.rows.begin(b.n)
         for k in prange(n_blocks + n_chunks, schedule="dynamic", chunksize=1,
                         num_threads=b.n_threads):
@@ -425,12 +565,12 @@ cdef class SampledDense(LayerKernel):
             self.rows.step_part(self.params, k, self.x, self.ld_in, b.lr, omp_get_thread_num())
 
     cdef void _sum_shared(self, Batch *b, Py_ssize_t first) noexcept nogil:
-        cdef Py_ssize_t n = min(<Py_ssize_t> CHUNK, self.active.n_shared - first)
+        cdef Py_ssize_t n = min(<Py_ssize_t> CHUNK, self.active_set.n_shared - first)
         gemm(b"T", b"N", n, self.params.ld, b.n, self.out + first, self.ldz, self.x, self.ld_in,
              self.rows.extra + first * self.params.ld, self.params.ld)
 
     cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
-        cdef Py_ssize_t j, n_shared = self.active.n_shared, ld = self.params.ld
+        cdef Py_ssize_t j, n_shared = self.active_set.n_shared, ld = self.params.ld
         cdef float *g = <float *> self.scratch.p[thread]
         cdef float *x = self.x + s * self.ld_in
         cdef float *shared = self.out + s * self.ldz
@@ -441,15 +581,17 @@ cdef class SampledDense(LayerKernel):
         for j in range(n_shared):
             if shared[j] != 0:                # 0: masked, its step is made as the sample's own
                 scaled(g, x, ld, shared[j])
-                self.optimizer.step(self.params, self.active.shared[j], g, b.lr)
+                self.optimizer.step(self.params, self.active_set.shared[j], g, b.lr)
 
     cdef Py_ssize_t retrieve(self, Batch *b, Py_ssize_t s, int32_t **ids, float **z,
                              int thread) noexcept nogil:
         """Of a prediction: the retrieved neurons and their logits."""
+        self._unfold(s, s + 1)
         cdef float *x = self.x + s * self.ld_in
         ids[0] = self.ids + s * self.capacity
         z[0] = <float *> self.scratch.p[thread]
-        cdef Py_ssize_t n = self.active.query(x, ids[0], self.capacity - self.active.n_frequent,
-                                              stream(b.seed, b.step, <uint64_t> s), thread)
+        cdef Py_ssize_t n = self.active_set.query(
+            x, ids[0], self.capacity - self.active_set.n_frequent,
+            stream(b.seed, b.step, <uint64_t> s), thread)
         simd.rows_dot(z[0], self.params.w, self.params.ld, ids[0], n, x)
         return n

@@ -2,7 +2,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from cython.parallel cimport prange
-from libc.math cimport exp, isfinite, log
+from libc.math cimport INFINITY, exp, isfinite, log
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -11,6 +11,7 @@ from slide._kernels.layers cimport LayerKernel, SampledDense
 from slide._kernels.losses cimport Weights
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.simd cimport simd
+from slide._kernels.sparse cimport SparseDense
 from slide._kernels.types cimport BLOCK, Batch, Buffer, PerThread, padded
 
 import numpy as np
@@ -86,6 +87,7 @@ cdef class Network:
     cdef LayerKernel output
     cdef SampledDense sampled           # the output, if it has an active set
     cdef bint sparse, training
+    cdef bint by_layer                  # a batch goes through the layers one by one, not in blocks
     cdef Py_ssize_t batch_size
     cdef int n_threads
     cdef float *x
@@ -104,6 +106,7 @@ cdef class Network:
             self.kernels[i] = <PyObject *> (<LayerKernel?> layer)
         self.output = self.layers[self.n_layers - 1]
         self.sampled = self.output if isinstance(self.output, SampledDense) else None
+        self.by_layer = any([isinstance(layer, SparseDense) for layer in self.layers])
         self.batch_size = 0
 
     def allocate(self, Data data, Py_ssize_t batch_size, int n_threads, bint training):
@@ -148,18 +151,53 @@ cdef class Network:
     cdef double _block(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                        int thread) noexcept nogil:
         """Forward and backward; returns a bound of the block's gradients."""
-        cdef Py_ssize_t s, i
+        cdef Py_ssize_t i
         cdef double bound = 0
         self._read(b, first, last)
         for i in range(self.n_layers):
             (<LayerKernel> self.kernels[i]).forward(b, first, last, thread)
-        for s in range(first, last):
-            self.losses[s] = self.output.lose(b, s)
-            if not isfinite(self.losses[s]):
-                return self.losses[s]
+        if not self._lose(b, first, last):
+            return INFINITY
         for i in range(self.n_layers - 1, -1, -1):
             bound += (<LayerKernel> self.kernels[i]).backward(b, first, last, thread)
         return bound
+
+    cdef bint _lose(self, Batch *b, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+        """The samples' losses and their gradients; False if one is not finite."""
+        cdef Py_ssize_t s
+        for s in range(first, last):
+            self.losses[s] = self.output.lose(b, s)
+            if not isfinite(self.losses[s]):
+                return False
+        return True
+
+    cdef double _by_layer(self, Batch *b) noexcept nogil:
+        """Forward and backward of a whole batch; returns a bound of its gradients."""
+        cdef Py_ssize_t k, i, n_blocks = (b.n + BLOCK - 1) // BLOCK
+        cdef double bound = 0
+        for k in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=b.n_threads):
+            self._read(b, k * BLOCK, min(b.n, (k + 1) * BLOCK))
+        for i in range(self.n_layers):
+            (<LayerKernel> self.kernels[i]).forward_batch(b)
+        for k in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=b.n_threads):
+            self.bounds[k] = 0 if self._lose(b, k * BLOCK, min(b.n, (k + 1) * BLOCK)) else INFINITY
+        for k in range(n_blocks):
+            if self.bounds[k] != 0:
+                return INFINITY
+        for i in range(self.n_layers - 1, -1, -1):
+            bound += (<LayerKernel> self.kernels[i]).backward_batch(b)
+        return bound
+
+    cdef void _late(self, Batch *b) noexcept nogil:
+        """One sample after the other, as `staleness` + 1 workers in turn: a gradient is applied
+        when as many of later samples have been computed."""
+        cdef Py_ssize_t k, i, late = min(b.staleness, b.n)
+        for k in range(b.n + late):
+            if k < b.n:
+                self.bounds[k] = self._block(b, k, k + 1, 0)
+            if k >= late and self.bounds[k - late] < 1e18:
+                for i in range(self.n_layers):
+                    (<LayerKernel> self.kernels[i]).update_sample(b, k - late, 0)
 
     cdef void _sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
         cdef Py_ssize_t i
@@ -176,10 +214,15 @@ cdef class Network:
         for i in range(self.n_layers):
             (<LayerKernel> self.kernels[i]).optimizer.tick(<double> (b.step - b.first_step))
             (<LayerKernel> self.kernels[i]).begin(b)
-        if b.hogwild:
+        if b.hogwild and b.staleness:
+            self._late(b)
+            n_blocks = b.n
+        elif b.hogwild:
             for k in prange(b.n, schedule="dynamic", chunksize=8, num_threads=b.n_threads):
                 self._sample(b, k, omp_get_thread_num())
             n_blocks = b.n
+        elif self.by_layer:
+            self.bounds[0], n_blocks = self._by_layer(b), 1
         else:
             for k in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=b.n_threads):
                 self.bounds[k] = self._block(b, k * BLOCK, min(b.n, (k + 1) * BLOCK),
@@ -196,17 +239,21 @@ cdef class Network:
             for i in range(self.n_layers):
                 (<LayerKernel> self.kernels[i]).update(b)
             self.seconds_update += omp_get_wtime() - started
+        for i in range(self.n_layers):
+            (<LayerKernel> self.kernels[i]).finish(b)
         return True
 
     def train(self, Data data, const int64_t[::1] rows, const float[::1] learning_rates,
-              uint64_t seed, uint64_t[::1] position, uint64_t first_step, bint hogwild):
+              uint64_t seed, uint64_t[::1] position, uint64_t first_step, bint hogwild,
+              Py_ssize_t staleness=0):
         """Batches of batch_size rows, one learning rate each, with the GIL released.
 
         position[0] is the number of the first step, and goes on by one with each;
         first_step is the step at which the optimizer started.
+        staleness : with hogwild, steps by which gradients are applied late, on one thread
 
-        Returns (batches done, sum of losses, neurons computed by the output layer); fewer batches
-        than asked mean that the next one diverged.
+        Returns (batches done, sum of losses, neurons computed by the output layer, multiplications
+        as each layer counts them); fewer batches than asked mean that the next one diverged.
         """
         cdef Batch b = data.batch
         cdef Py_ssize_t n = rows.shape[0], k, s, done = 0
@@ -219,7 +266,8 @@ cdef class Network:
         if n and not 0 <= np.min(rows) <= np.max(rows) < data.n:
             raise ValueError("a row is out of range")
         b.seed, b.hogwild, b.n_threads = seed, hogwild, self.n_threads
-        b.first_step = first_step
+        b.first_step, b.staleness = first_step, staleness
+        before = self.multiplications()
         with nogil:
             for k in range(n_batches):
                 b.rows = &rows[k * self.batch_size]
@@ -233,12 +281,55 @@ cdef class Network:
                     computed += self.output.computed(s)
                 done += 1
                 position[0] += 1
-        return done, loss, computed
+        return done, loss, computed, self.multiplications() - before
+
+    def multiplications(self):
+        """Of every layer: see `LayerKernel.multiplications`."""
+        return np.stack([layer.multiplications() for layer in self.layers])
+
+    def active_sets(self, Data data, uint64_t seed, uint64_t step):
+        """Of every layer but the last: (values, ids, indptr) of predictions' active sets, or None
+        where they have none."""
+        cdef Batch b = data.batch
+        cdef Py_ssize_t at = 0, k, i
+        cdef int64_t[::1] rows = np.arange(data.n, dtype=np.int64)
+        if self.batch_size == 0 or self.training:
+            raise ValueError("not allocated for prediction")
+        parts = [[] for _ in range(self.n_layers - 1)]
+        b.seed, b.n_threads = seed, self.n_threads
+        for k in range(self.n_layers - 1):
+            (<LayerKernel> self.kernels[k]).prepare(seed, step, self.n_threads)
+        while at < data.n:
+            b.rows, b.n = &rows[at], min(self.batch_size, data.n - at)
+            with nogil:
+                self._hidden(&b)
+            for i in range(self.n_layers - 1):
+                parts[i].append((<LayerKernel> self.layers[i]).sparse_out(b.n))
+            at += b.n
+        found = []
+        for part in parts:
+            if not part or part[0] is None:
+                found.append(None)
+                continue
+            values, ids, counts = (np.concatenate(arrays) for arrays in zip(*part, strict=True))
+            found.append((values, ids, np.concatenate([[0], np.cumsum(counts)])))
+        return found
+
+    cdef void _hidden(self, Batch *b) noexcept nogil:
+        """A batch of a prediction through all layers but the last."""
+        cdef Py_ssize_t i, k
+        for k in prange((b.n + BLOCK - 1) // BLOCK, schedule="static", num_threads=b.n_threads):
+            self._read(b, k * BLOCK, min(b.n, (k + 1) * BLOCK))
+        for i in range(self.n_layers - 1):
+            (<LayerKernel> self.kernels[i]).predict_batch(b)
 
     # Prediction ------------------------------------------------------------------------------
 
-    def predict(self, Data data, scores=None, int top_k=0, bint exact=True, uint64_t seed=0):
+    def predict(self, Data data, scores=None, int top_k=0, bint exact=True, uint64_t seed=0,
+                uint64_t step=0):
         """Scores of all outputs into `scores` (n, n_out), or the top_k, and the summed loss.
+
+        step is the number of the next training step: tables are as fresh as it would find them.
 
         Returns (ids (n, top_k) int32, scores (n, top_k) float32, summed loss or None). Ids are -1
         where fewer than top_k neurons were retrieved.
@@ -275,14 +366,17 @@ cdef class Network:
         cdef Py_ssize_t tile_ = tile, n_blocks
         b.seed, b.n_threads = seed, self.n_threads
         with nogil:
-            if not exact:
-                self.sampled.active.maintain(self.sampled.params, seed, 0, self.n_threads)
+            for k in range(self.n_layers):
+                if not exact or <PyObject *> self.sampled != self.kernels[k]:
+                    (<LayerKernel> self.kernels[k]).prepare(seed, step, self.n_threads)
             at = 0
             while at < n:
                 b.rows = &rows[at]
                 b.n = min(self.batch_size, n - at)
                 b.step = at
                 n_blocks = (b.n + BLOCK - 1) // BLOCK
+                if self.by_layer:
+                    self._hidden(&b)
                 for k in prange(n_blocks, schedule="dynamic", chunksize=1,
                                 num_threads=self.n_threads):
                     self._predict_block(
@@ -308,9 +402,10 @@ cdef class Network:
         cdef double e
         cdef float z_max, z_sum
         cdef int64_t y
-        self._read(b, first, last)
-        for i in range(self.n_layers - 1):
-            (<LayerKernel> self.kernels[i]).predict(b, first, last, thread)
+        if not self.by_layer:
+            self._read(b, first, last)
+            for i in range(self.n_layers - 1):
+                (<LayerKernel> self.kernels[i]).predict(b, first, last, thread)
         if not exact:
             for s in range(first, last):
                 n = self.sampled.retrieve(b, s, &own, &zs, thread)

@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint8_t
 
 from slide._kernels.types cimport Buffer, PerThread
@@ -23,11 +24,22 @@ cdef class Parameters:
 cdef class Optimizer:
     cdef readonly int n_slots
     cdef readonly int n_state
+    cdef readonly bint idle         # whether a step with gradient zero changes nothing
     cdef double now                 # steps made since the optimizer started: its clock
     cdef void tick(self, double now) noexcept nogil
     cdef void step(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
     cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
+
+
+cdef class ColumnStep:
+    """Steps on some columns of a row: weights that no sample used stay as they are."""
+    cdef Optimizer optimizer
+    cdef list rows                  # of Parameters, one a thread: the columns side by side
+    cdef PyObject **row
+    cdef Buffer row_buffer
+    cdef void step(self, Parameters p, Py_ssize_t row, const int32_t *columns, Py_ssize_t n,
+                   float *g, float lr, int thread) noexcept nogil
 
 
 cdef struct Entry:

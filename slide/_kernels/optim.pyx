@@ -1,11 +1,14 @@
 """Optimizers on single rows, and the update of the rows that a batch touched."""
 cimport cython
+from cpython.object cimport PyObject
 from cython.parallel cimport prange
 from libc.math cimport pow, sqrt
 from libc.string cimport memcpy, memset
 
 from slide._kernels.simd cimport AdamStep, prefetch, simd
-from slide._kernels.types cimport BLOCK
+from slide._kernels.types cimport BLOCK, Buffer, PerThread, padded
+
+import numpy as np
 
 cdef enum:
     LOG_LINE = 4        # 16 floats in a cache line
@@ -79,6 +82,7 @@ cdef class SGD(Optimizer):
     def __cinit__(self, double momentum=0.0, bint nesterov=False):
         self.mu, self.nesterov = momentum, nesterov
         self.n_slots = self.n_state = 1 if momentum else 0
+        self.idle = momentum == 0
 
     cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil:
         cdef double gap, decay
@@ -103,14 +107,20 @@ cdef class SGD(Optimizer):
 
 @cython.final
 cdef class Adagrad(Optimizer):
-    cdef float eps
+    cdef float eps, mu
 
-    def __cinit__(self, double epsilon):
-        self.eps = epsilon
-        self.n_slots, self.n_state = 1, 0
+    def __cinit__(self, double epsilon, double momentum=0.0):
+        self.eps, self.mu = epsilon, momentum
+        self.n_slots, self.n_state = 2 if momentum else 1, 0
+        self.idle = True
 
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
-        simd.adagrad(p.w + row * p.ld, p.s + row * p.ld, g, p.ld, lr, self.eps)
+        cdef float *slots = p.s + row * self.n_slots * p.ld
+        if self.mu != 0:
+            simd.adagrad_momentum(p.w + row * p.ld, slots, slots + p.ld, g, p.ld, lr, self.eps,
+                                  self.mu)
+        else:
+            simd.adagrad(p.w + row * p.ld, slots, g, p.ld, lr, self.eps)
 
 
 @cython.final
@@ -120,6 +130,7 @@ cdef class RowwiseAdagrad(Optimizer):
     def __cinit__(self, double epsilon):
         self.eps = epsilon
         self.n_slots, self.n_state = 0, 1
+        self.idle = True
 
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
         p.r[row] += simd.sumsq(g, p.ld) / p.n_cols
@@ -186,6 +197,77 @@ cdef class Adam(Optimizer):
         s.rate *= lr
         p.r[row] = <float> (self.now + 1)
         simd.adam(p.w + row * p.ld, slots, slots + p.ld, g, p.ld, s)
+
+
+@cython.final
+cdef class ColumnStep:
+    """
+    The columns are copied side by side, stepped as a row, and copied back: the optimizers need no
+    second form. Weights, slots and the row's state are touched at these columns only.
+
+    most : int
+        Columns of a step.
+    """
+
+    def __cinit__(self, Parameters params, Optimizer optimizer, Py_ssize_t most, int n_threads):
+        cdef Py_ssize_t ld = padded(most)
+        cdef Parameters small
+        self.optimizer = optimizer
+        self.rows = []
+        self.row_buffer = Buffer(n_threads * sizeof(void *))
+        self.row = <PyObject **> self.row_buffer.p
+        for i in range(n_threads):
+            small = Parameters(aligned(ld), aligned(params.n_slots * ld), aligned(params.n_state),
+                               1, 1)
+            small.n_cols = params.n_cols
+            self.rows.append(small)
+            self.row[i] = <PyObject *> small
+
+    cdef void step(self, Parameters p, Py_ssize_t row, const int32_t *columns, Py_ssize_t n,
+                   float *g, float lr, int thread) noexcept nogil:
+        """Along g (n values, with room for a padded row); g is the weights' change then.
+
+        A penalty is on the columns but the bias.
+        """
+        cdef Py_ssize_t i, k, ld = padded(n)
+        cdef float *own = p.w + row * p.ld
+        cdef float *w = (<Parameters> self.row[thread]).w
+        cdef float *s = (<Parameters> self.row[thread]).s
+        cdef float *slot
+        for i in range(n):
+            w[i] = own[columns[i]]
+        if p.l2 != 0:
+            for i in range(n):
+                if columns[i] < p.n_weights:
+                    g[i] += 2 * p.l2 * w[i]
+        for i in range(n, ld):
+            w[i] = g[i] = 0
+        for k in range(p.n_slots):
+            slot = p.s + (row * p.n_slots + k) * p.ld
+            for i in range(n):
+                s[k * ld + i] = slot[columns[i]]
+            for i in range(n, ld):
+                s[k * ld + i] = 0
+        (<Parameters> self.row[thread]).ld = ld
+        if p.n_state:
+            (<Parameters> self.row[thread]).r = p.r + row * p.n_state
+        self.optimizer.step_row(<Parameters> self.row[thread], 0, g, lr)
+        for k in range(p.n_slots):
+            slot = p.s + (row * p.n_slots + k) * p.ld
+            for i in range(n):
+                slot[columns[i]] = s[k * ld + i]
+        for i in range(n):
+            g[i] = w[i] - own[columns[i]]
+            own[columns[i]] = w[i]
+        if p.dirty != NULL and not p.dirty[row]:
+            p.dirty[row] = 1
+
+
+def aligned(Py_ssize_t n):
+    """One row of n zeros on a cache line of its own."""
+    raw = np.zeros(n + 64, np.float32)
+    first = -raw.ctypes.data % 128 // 4
+    return raw[first:first + n].reshape(1, n)
 
 
 @cython.final

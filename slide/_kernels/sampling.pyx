@@ -5,10 +5,10 @@ from libc.math cimport exp, sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from slide._kernels.hashing cimport NO_BUCKET
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.random cimport below, stream
 from slide._kernels.simd cimport simd
+from slide._kernels.types cimport padded
 
 import numpy as np
 
@@ -17,6 +17,19 @@ cdef enum:
 
 
 cdef class Retriever:
+    def __cinit__(self, *args, **kwargs):
+        self.arrays = {}
+
+    cdef _count_from(self, int n_threads):
+        self.n_threads = n_threads
+        self.products = PerThread(n_threads, sizeof(int64_t))
+
+    @property
+    def multiplications(self):
+        """Made so far to hash neurons and queries."""
+        cdef int i
+        return sum([(<int64_t *> self.products.p[i])[0] for i in range(self.n_threads)])
+
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
         """Puts all neurons in."""
         pass
@@ -31,35 +44,11 @@ cdef class Retriever:
         """Appends neurons to the n in `out` until there are `most`; returns how many there are."""
         return n
 
-
-cdef inline bint fresh(int32_t id, Marks *marks) noexcept nogil:
-    """Whether the neuron is new to the set; it is marked."""
-    if marks.stamp[id] == marks.epoch or marks.place[id] >= marks.n_tail:
-        return False
-    marks.stamp[id] = marks.epoch
-    return True
-
-
-cdef inline Py_ssize_t take(const int32_t *ids, Py_ssize_t count, int32_t *out, Py_ssize_t n,
-                            Py_ssize_t most, Marks *marks) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(count):
-        if n == most:
-            break
-        if fresh(ids[j], marks):
-            out[n] = ids[j]
-            n += 1
-    return n
-
-
-cdef inline Py_ssize_t take_some(const int32_t *ids, Py_ssize_t count, int32_t *out, Py_ssize_t n,
-                                 Py_ssize_t most, Marks *marks, uint64_t *rng) noexcept nogil:
-    # Where not all fit, begin anywhere: no neuron is left out because of its id.
-    cdef Py_ssize_t first = 0
-    if count > most - n:
-        first = below(rng, <uint32_t> count)
-    n = take(ids + first, count - first, out, n, most, marks)
-    return take(ids, first, out, n, most, marks)
+    cdef Py_ssize_t probe(self, float *q, float squared, int32_t *out, Py_ssize_t n,
+                          Py_ssize_t most, Marks *marks, uint64_t *rng,
+                          int thread) noexcept nogil:
+        """The same for a query that was projected already; of retrievers that project."""
+        return n
 
 
 @cython.final
@@ -71,8 +60,8 @@ cdef class HashRetriever(Retriever):
     cdef int tables_at_once
 
     def __cinit__(self, HashFamily family, Py_ssize_t n_neurons, int n_threads):
-        self.family = family
-        self.n_threads = n_threads
+        self.family, self.arrays = family, family.arrays
+        self._count_from(n_threads)
         self.tables = Tables(n_neurons, family.n_tables, family.code_bits, 0, n_threads)
         self.tables_at_once = max(1, min(family.n_tables, CODES_AT_ONCE // max(1, n_neurons)))
         self.codes_of_thread = PerThread(n_threads, family.n_tables * sizeof(uint64_t))
@@ -110,6 +99,7 @@ cdef class HashRetriever(Retriever):
                 self.tables.insert(first + t, ids, codes + t, width, n, moved,
                                    omp_get_thread_num())
             first += width
+        self.count(0, self.family.products * self.family.n_tables * n)
         memset(moved, 0, p.n_rows)
 
     cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
@@ -121,31 +111,14 @@ cdef class HashRetriever(Retriever):
                            int thread) noexcept nogil:
         cdef uint64_t *codes = <uint64_t *> self.codes_of_thread.p[thread]
         cdef int t, _, n_tables = tables.n_tables
-        cdef Py_ssize_t slot, _k, j, first, count
-        cdef const int32_t *ids
-        cdef uint8_t tag = 0
         self.family.codes(x, 0, n_tables, codes, <float *> self.scratch.p[thread])
+        self.count(thread, self.family.products * n_tables)
         # Any table may be the first, so that a full set does not always come from the same ones.
         t = below(rng, n_tables)
         for _ in range(n_tables):
             if n == most:
                 break
-            if codes[t] != <uint64_t> NO_BUCKET:
-                slot = tables.slot_of(codes[t], &tag)
-                first = tables.starts[t][slot]
-                count = tables.starts[t][slot + 1] - first
-                ids = tables.ids[t] + first
-                if tables.tag_bits:
-                    j = below(rng, <uint32_t> count) if count > most - n else 0
-                    for _k in range(count):
-                        if n == most:
-                            break
-                        if tables.tags[t][first + j] == tag and fresh(ids[j], marks):
-                            out[n] = ids[j]
-                            n += 1
-                        j = j + 1 if j + 1 < count else 0
-                else:
-                    n = take_some(ids, count, out, n, most, marks, rng)
+            n = take_bucket(tables, t, codes[t], out, n, most, marks, rng)
             t = t + 1 if t + 1 < n_tables else 0
         return n
 
@@ -173,17 +146,19 @@ cdef class ClusterRetriever(Retriever):
     With more than one group the partition has two levels: a neuron goes to the nearest group and
     to the nearest of that group's cells, and a query looks into the cells of its best groups.
     """
-    cdef readonly object arrays
+    cdef Py_ssize_t dim
     cdef int n_groups, n_cells          # a table; cells = n_groups * cells of a group
     cdef int cells_of_group, n_probes
     cdef float[:, :, ::1] centroids, means, group_centroids, group_means
     cdef Buffer codes_buffer, moved_buffer, norm_buffer
     cdef PerThread scores, heaps, coefs
 
-    def __cinit__(self, Py_ssize_t n_neurons, Py_ssize_t ld, int n_tables, int n_groups,
+    def __cinit__(self, Py_ssize_t n_neurons, Py_ssize_t dim, int n_tables, int n_groups,
                   int cells_of_group, int n_probes, int n_threads):
         cdef int n_cells = n_groups * cells_of_group
-        self.n_threads = n_threads
+        cdef Py_ssize_t ld = padded(dim)
+        self.dim = dim
+        self._count_from(n_threads)
         self.n_groups, self.cells_of_group, self.n_cells = n_groups, cells_of_group, n_cells
         self.n_probes = min(n_probes, n_groups * n_tables)
         self.tables = Tables(n_neurons, n_tables, 0, n_cells, n_threads)
@@ -234,6 +209,7 @@ cdef class ClusterRetriever(Retriever):
     cdef void _norms(self, Parameters p, int n_threads) noexcept nogil:
         cdef float *inverse = <float *> self.norm_buffer.p
         cdef Py_ssize_t i
+        self.count(0, p.n_rows * self.dim)
         for i in prange(p.n_rows, schedule="static", num_threads=n_threads):
             inverse[i] = 1 / <float> sqrt(simd.sumsq(p.w + i * p.ld, p.ld) + 1e-30)
 
@@ -246,6 +222,7 @@ cdef class ClusterRetriever(Retriever):
         """out = sum of the rows ids, each times its weight (NULL: their mean)."""
         cdef float *coef = <float *> self.coefs.p[thread]
         cdef Py_ssize_t j
+        self.count(thread, n * self.dim)
         memset(out, 0, p.ld * sizeof(float))
         for j in range(n):
             coef[j] = weight[ids[j]] if weight != NULL else <float> (1.0 / n)
@@ -291,8 +268,9 @@ cdef class ClusterRetriever(Retriever):
                           start[(g + 1) * m] - start[g * m], NULL, omp_get_thread_num())
 
     cdef Py_ssize_t _nearest(self, const float *w, const float *centroids, Py_ssize_t n,
-                             Py_ssize_t ld, float *scores) noexcept nogil:
+                             Py_ssize_t ld, float *scores, int thread) noexcept nogil:
         cdef Py_ssize_t j, best = 0
+        self.count(thread, n * self.dim)
         simd.rows_dot(scores, centroids, ld, NULL, n, w)
         for j in range(1, n):
             if scores[j] > scores[best]:
@@ -305,9 +283,11 @@ cdef class ClusterRetriever(Retriever):
         cdef const float *w = p.w + row * p.ld
         cdef Py_ssize_t g = 0
         if self.n_groups > 1:
-            g = self._nearest(w, &self.group_centroids[t, 0, 0], self.n_groups, p.ld, scores)
+            g = self._nearest(w, &self.group_centroids[t, 0, 0], self.n_groups, p.ld, scores,
+                              thread)
         code[0] = g * self.cells_of_group + self._nearest(
-            w, &self.centroids[t, g * self.cells_of_group, 0], self.cells_of_group, p.ld, scores)
+            w, &self.centroids[t, g * self.cells_of_group, 0], self.cells_of_group, p.ld, scores,
+            thread)
 
     cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
                       int n_threads) noexcept nogil:
@@ -344,11 +324,14 @@ cdef class ClusterRetriever(Retriever):
         cdef const int32_t *start
         m = self.cells_of_group
         if self.n_groups == 1:
+            self.count(thread, n_tables * self.n_cells * self.dim)
             simd.rows_dot(scores, &self.means[0, 0, 0], ld, NULL, n_tables * self.n_cells, x)
             for t in range(n_tables):
                 size = self._push(heap, size, scores + t * self.n_cells, t, 0, self.n_cells, 1)
         else:
             groups = heap + self.n_probes * m
+            self.count(thread, (n_tables * self.n_groups + min(
+                self.n_probes, n_tables * self.n_groups) * m) * self.dim)
             simd.rows_dot(scores, &self.group_means[0, 0, 0], ld, NULL, n_tables * self.n_groups,
                           x)
             for t in range(n_tables):
@@ -547,6 +530,14 @@ cdef class ActiveSet:
             n = self._fill(out, n, least, marks, &rng)
         return n
 
+    cdef Py_ssize_t select_projected(self, float *q, float squared, int32_t *out, uint64_t rng,
+                                     int thread) noexcept nogil:
+        """What is retrieved for a projected query, and the fill."""
+        cdef Marks *marks = self.fresh_marks(thread)
+        cdef Py_ssize_t n = self.retriever.probe(q, squared, out, 0, self.max_active, marks, &rng,
+                                                 thread)
+        return self._fill(out, n, self.min_active, marks, &rng)
+
     cdef Py_ssize_t _fill(self, int32_t *out, Py_ssize_t n, Py_ssize_t least, Marks *marks,
                           uint64_t *rng) noexcept nogil:
         cdef int32_t id
@@ -677,7 +668,7 @@ cdef class ActiveSet:
             state["dirty"] = np.array(<uint8_t[:self.n_neurons]> self.dirty)
             for name, array in self.retriever.tables.get_state().items():
                 state["tables." + name] = array
-            for name, array in self._functions().items():
+            for name, array in self.retriever.arrays.items():
                 state["functions." + name] = array.copy()
         return state
 
@@ -704,11 +695,16 @@ cdef class ActiveSet:
             dirty = state["dirty"]
             if dirty.shape != (self.n_neurons,) or dirty.dtype != np.uint8:
                 raise ValueError("marks of changed neurons do not fit the layer")
-            functions = self._functions()
+            functions = self.retriever.arrays
             for name, array in functions.items():
                 new = state["functions." + name]
                 if new.shape != array.shape or new.dtype != array.dtype:
                     raise ValueError(f"hash functions: {name} has another shape or dtype")
+                if new.dtype.kind == "f" and not np.isfinite(new).all():
+                    raise ValueError(f"hash functions: {name} has values that are not finite")
+                if name == "scale" and not new[0] > 0 or name == "seen" and not (
+                        (new >= 0).all() and (new < 2 ** 53).all()):
+                    raise ValueError(f"hash functions: {name} is {new}")
             if "coordinates" in functions:
                 c = state["functions.coordinates"]
                 if c.size and not 0 <= c.min() <= c.max() < self.retriever.family.dim:
@@ -728,11 +724,6 @@ cdef class ActiveSet:
                 self.place[frequent[i]] = <int32_t> (self.n_tail + i)
         self.next_rebuild, n_rebuilds, built = schedule
         self.n_rebuilds, self.built = int(n_rebuilds), bool(built)
-
-    def _functions(self):
-        if isinstance(self.retriever, HashRetriever):
-            return (<HashRetriever> self.retriever).family.arrays
-        return (<ClusterRetriever> self.retriever).arrays
 
     @property
     def nbytes(self):

@@ -4,6 +4,8 @@ from libc.stdint cimport int32_t
 cdef extern from "simd.h" nogil:
     float MASKED "SLIDE_MASKED"
     int PAD "SLIDE_PAD"
+    enum:
+        LOG_BINS "SLIDE_LOG_BINS"
 
     ctypedef struct AdamStep "slide_adam_step":
         float rate, eps, beta1, beta2, rest1, rest2
@@ -14,7 +16,18 @@ cdef extern from "simd.h" nogil:
                          ptrdiff_t n, const float *x) noexcept nogil
         void (*rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld,
                           const int32_t *ids, const float *c, ptrdiff_t n) noexcept nogil
+        float (*columns_dot)(const float *row, const int32_t *idx, const float *x,
+                             ptrdiff_t n) noexcept nogil
+        void (*columns_axpy)(float *y, const float *row, const int32_t *idx, ptrdiff_t n,
+                             float a) noexcept nogil
+        void (*columns_add)(float *row, const int32_t *idx, const float *x, ptrdiff_t n,
+                            float a) noexcept nogil
+        ptrdiff_t (*changes)(int32_t *idx, float *change, const float *a, const float *b,
+                             ptrdiff_t n) noexcept nogil
         float (*sumsq)(const float *x, ptrdiff_t n) noexcept nogil
+        void (*range)(const float *x, ptrdiff_t n, float *low, float *high) noexcept nogil
+        void (*bins)(int32_t *out, const float *x, ptrdiff_t n, float low,
+                     float scale) noexcept nogil
         float (*exp_shift)(float *z, ptrdiff_t n, float *sum) noexcept nogil
         void (*scale)(float *x, ptrdiff_t n, float a) noexcept nogil
         void (*shift)(float *x, ptrdiff_t n, float a) noexcept nogil
@@ -26,6 +39,8 @@ cdef extern from "simd.h" nogil:
                          int nesterov) noexcept nogil
         void (*adagrad)(float *w, float *acc, const float *g, ptrdiff_t n, float lr,
                         float eps) noexcept nogil
+        void (*adagrad_momentum)(float *w, float *acc, float *v, const float *g, ptrdiff_t n,
+                                 float lr, float eps, float mu) noexcept nogil
         void (*adam_skip)(float *w, float *m, float *v, ptrdiff_t n, float rate, float eps,
                           float decay1, float decay2) noexcept nogil
         void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n,

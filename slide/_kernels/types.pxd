@@ -29,6 +29,24 @@ cdef struct Batch:
     float scale                     # of every sample's gradient: 1 / n in batch mode
     int n_threads
     bint hogwild
+    Py_ssize_t staleness
+
+
+cdef struct SparseRows:
+    # A sampled hidden layer's activations, a list for each sample of a batch. The last entry of a
+    # list stands for the bias of the layer above: its id is the layer's width.
+    Py_ssize_t capacity
+    int32_t *ids                    # (batch, capacity); NULL: the activations are dense
+    float *val
+    float *grad
+    int32_t *count
+
+
+cdef struct Costs:
+    # Multiplications of a layer's training so far, on one thread.
+    int64_t forward, backward, update
+    int64_t selected                # neurons in active sets
+    int64_t samples
 
 
 cdef enum:

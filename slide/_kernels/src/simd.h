@@ -11,6 +11,7 @@
 
 /* Row lengths (ld, n where marked) are multiples of SLIDE_PAD floats: no remainder loops. */
 #define SLIDE_PAD 16
+#define SLIDE_LOG_BINS 8
 /* A logit that takes no part: far below every finite logit that the checks let through. */
 #define SLIDE_MASKED (-1e30f)
 
@@ -29,7 +30,17 @@ typedef struct {
     /* y += sum_i c[i] * W[ids[i]][:m]. m padded. */
     void (*rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld, const int32_t *ids,
                       const float *c, ptrdiff_t n);
+    /* Of a row, the n columns idx: <row[idx], x>; y += a * row[idx]; row[idx] += a * x. */
+    float (*columns_dot)(const float *row, const int32_t *idx, const float *x, ptrdiff_t n);
+    void (*columns_axpy)(float *y, const float *row, const int32_t *idx, ptrdiff_t n, float a);
+    void (*columns_add)(float *row, const int32_t *idx, const float *x, ptrdiff_t n, float a);
+    /* The places where a and b differ, and a - b there; returns how many. */
+    ptrdiff_t (*changes)(int32_t *idx, float *change, const float *a, const float *b, ptrdiff_t n);
     float (*sumsq)(const float *x, ptrdiff_t n);
+    /* Least and largest of n >= 1 values; the number of each one's bin, (x - low) * scale, or 0
+       where that is none of 0 ... 2^SLIDE_LOG_BINS - 1. */
+    void (*range)(const float *x, ptrdiff_t n, float *low, float *high);
+    void (*bins)(int32_t *out, const float *x, ptrdiff_t n, float low, float scale);
     /* z <- exp(z - max z); *sum gets the sum; returns max z. n >= 1. */
     float (*exp_shift)(float *z, ptrdiff_t n, float *sum);
     void (*scale)(float *x, ptrdiff_t n, float a);
@@ -42,6 +53,8 @@ typedef struct {
     void (*momentum)(float *w, float *v, const float *g, ptrdiff_t n, float lr, float mu,
                      int nesterov);
     void (*adagrad)(float *w, float *acc, const float *g, ptrdiff_t n, float lr, float eps);
+    void (*adagrad_momentum)(float *w, float *acc, float *v, const float *g, ptrdiff_t n, float lr,
+                             float eps, float mu);
     /* d steps without a gradient: w -= rate * m / (sqrt(v) + eps); m *= decay1; v *= decay2 */
     void (*adam_skip)(float *w, float *m, float *v, ptrdiff_t n, float rate, float eps,
                       float decay1, float decay2);

@@ -8,17 +8,36 @@ typedef int32_t vi __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 #define LOAD(p) (*(const vf *)(p))
 #define STORE(p, x) (*(vf *)(p) = (x))
 
+typedef float FN(quad) __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Lane i with lanes i + 4, i + 8, ...: whole vectors as long as there are some. */
+static inline FN(quad) FN(fold)(vf a)
+{
+    union { vf v; FN(quad) q[LANES / 4]; } u = {a};
+    for (int i = 1; i < LANES / 4; i++) u.q[0] += u.q[i];
+    return u.q[0];
+}
+
 static inline float FN(hsum)(vf a)
 {
-    union { vf v; float f[LANES]; } u = {a};
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    for (int i = 0; i < LANES; i += 4) {
-        s0 += u.f[i];
-        s1 += u.f[i + 1];
-        s2 += u.f[i + 2];
-        s3 += u.f[i + 3];
-    }
-    return (s0 + s2) + (s1 + s3);
+    FN(quad) q = FN(fold)(a);
+    return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (vi4){i, j, k, l})
+typedef int32_t vi4 __attribute__((vector_size(16)));
+#endif
+
+/* out[i] = hsum of the i-th vector, in the same order of additions. */
+static inline void FN(hsum4)(float *out, vf a0, vf a1, vf a2, vf a3)
+{
+    FN(quad) q0 = FN(fold)(a0), q1 = FN(fold)(a1), q2 = FN(fold)(a2), q3 = FN(fold)(a3);
+    FN(quad) s = SHUFFLE(q0, q1, 0, 4, 1, 5) + SHUFFLE(q0, q1, 2, 6, 3, 7);
+    FN(quad) t = SHUFFLE(q2, q3, 0, 4, 1, 5) + SHUFFLE(q2, q3, 2, 6, 3, 7);
+    *(FN(quad) *)out = SHUFFLE(s, t, 0, 1, 4, 5) + SHUFFLE(s, t, 2, 3, 6, 7);
 }
 
 static inline void FN(prefetch_row)(const float *row, ptrdiff_t n)
@@ -47,10 +66,7 @@ static void FN(rows_dot)(float *restrict out, const float *restrict W, ptrdiff_t
             a2 += xv * LOAD(r2 + k);
             a3 += xv * LOAD(r3 + k);
         }
-        out[i] = FN(hsum)(a0);
-        out[i + 1] = FN(hsum)(a1);
-        out[i + 2] = FN(hsum)(a2);
-        out[i + 3] = FN(hsum)(a3);
+        FN(hsum4)(out + i, a0, a1, a2, a3);
     }
     for (; i < n; i++) {
         const float *r0 = ROW(i);
@@ -86,6 +102,57 @@ static void FN(rows_axpy)(float *restrict y, ptrdiff_t m, const float *restrict 
     }
 }
 
+/* Columns are scattered, so these loops are bound by scalar loads: several sums hide their latency,
+   and a vector gather was no faster where it was tried (Zen 4). */
+static float FN(columns_dot)(const float *restrict row, const int32_t *restrict idx,
+                             const float *restrict x, ptrdiff_t n)
+{
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    ptrdiff_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        s0 += row[idx[i]] * x[i];
+        s1 += row[idx[i + 1]] * x[i + 1];
+        s2 += row[idx[i + 2]] * x[i + 2];
+        s3 += row[idx[i + 3]] * x[i + 3];
+    }
+    for (; i < n; i++) s0 += row[idx[i]] * x[i];
+    return (s0 + s2) + (s1 + s3);
+}
+
+static void FN(columns_axpy)(float *restrict y, const float *restrict row,
+                             const int32_t *restrict idx, ptrdiff_t n, float a)
+{
+    for (ptrdiff_t i = 0; i < n; i++) y[i] += a * row[idx[i]];
+}
+
+static void FN(columns_add)(float *restrict row, const int32_t *restrict idx,
+                            const float *restrict x, ptrdiff_t n, float a)
+{
+    ptrdiff_t i = 0;
+    for (; i + 4 <= n; i += 4) {            /* the ids are distinct */
+        float v0 = row[idx[i]] + a * x[i], v1 = row[idx[i + 1]] + a * x[i + 1];
+        float v2 = row[idx[i + 2]] + a * x[i + 2], v3 = row[idx[i + 3]] + a * x[i + 3];
+        row[idx[i]] = v0;
+        row[idx[i + 1]] = v1;
+        row[idx[i + 2]] = v2;
+        row[idx[i + 3]] = v3;
+    }
+    for (; i < n; i++) row[idx[i]] += a * x[i];
+}
+
+static ptrdiff_t FN(changes)(int32_t *restrict idx, float *restrict change,
+                             const float *restrict a, const float *restrict b, ptrdiff_t n)
+{
+    ptrdiff_t m = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float d = a[i] - b[i];
+        idx[m] = (int32_t)i;
+        change[m] = d;
+        m += d != 0;
+    }
+    return m;
+}
+
 static float FN(sumsq)(const float *x, ptrdiff_t n)
 {
     vf a = {0}, b = {0};
@@ -98,6 +165,42 @@ static float FN(sumsq)(const float *x, ptrdiff_t n)
     float s = FN(hsum)(a + b);
     for (; i < n; i++) s += x[i] * x[i];
     return s;
+}
+
+static void FN(range)(const float *x, ptrdiff_t n, float *low, float *high)
+{
+    float least = x[0], most = x[0];
+    ptrdiff_t i = 0;
+    if (n >= LANES) {
+        vf a = LOAD(x), b = a;
+        for (i = LANES; i + LANES <= n; i += LANES) {
+            vf v = LOAD(x + i);
+            vi lt = v < a, gt = v > b;
+            a = (vf)(((vi)v & lt) | ((vi)a & ~lt));
+            b = (vf)(((vi)v & gt) | ((vi)b & ~gt));
+        }
+        for (int k = 0; k < LANES; k++) {
+            least = a[k] < least ? a[k] : least;
+            most = b[k] > most ? b[k] : most;
+        }
+    }
+    for (; i < n; i++) {
+        least = x[i] < least ? x[i] : least;
+        most = x[i] > most ? x[i] : most;
+    }
+    *low = least;
+    *high = most;
+}
+
+/* A number that no bin fits (NaN, infinity) must not be converted, which C leaves undefined. */
+static void FN(bins)(int32_t *restrict out, const float *restrict x, ptrdiff_t n, float low,
+                     float scale)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float v = (x[i] - low) * scale;
+        v = v >= 0 && v < (1 << SLIDE_LOG_BINS) ? v : 0;
+        out[i] = (int32_t)v;
+    }
 }
 
 /* exp by range reduction to |r| <= ln2/2 and a polynomial of degree 6 (Taylor coefficients,
@@ -234,6 +337,19 @@ static void FN(adagrad)(float *restrict w, float *restrict acc, const float *res
     }
 }
 
+static void FN(adagrad_momentum)(float *restrict w, float *restrict acc, float *restrict v,
+                                 const float *restrict g, ptrdiff_t n, float lr, float eps,
+                                 float mu)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float a = acc[i] + g[i] * g[i];
+        float step = mu * v[i] + lr * g[i] / (sqrtf(a) + eps);
+        acc[i] = a;
+        v[i] = g[i] != 0 ? step : v[i];
+        w[i] -= g[i] != 0 ? step : 0;
+    }
+}
+
 static void FN(adam_skip)(float *restrict w, float *restrict m, float *restrict v, ptrdiff_t n,
                           float rate, float eps, float decay1, float decay2)
 {
@@ -257,9 +373,11 @@ static void FN(adam)(float *restrict w, float *restrict m, float *restrict v,
 }
 
 static const slide_simd_table FN(table) = {
-    SLIDE_STR(ISA), FN(rows_dot), FN(rows_axpy), FN(sumsq),   FN(exp_shift), FN(scale),
-    FN(shift),      FN(axpy),     FN(sigmoid),   FN(tanh),    FN(sgd),       FN(momentum),
-    FN(adagrad),    FN(adam_skip), FN(adam),
+    SLIDE_STR(ISA), FN(rows_dot), FN(rows_axpy), FN(columns_dot), FN(columns_axpy),
+    FN(columns_add), FN(changes), FN(sumsq),   FN(range),     FN(bins),        FN(exp_shift),
+    FN(scale),      FN(shift),
+    FN(axpy),       FN(sigmoid),  FN(tanh),      FN(sgd),         FN(momentum),
+    FN(adagrad),    FN(adagrad_momentum),        FN(adam_skip),   FN(adam),
 };
 
 #undef LANES
@@ -267,3 +385,4 @@ static const slide_simd_table FN(table) = {
 #undef vi
 #undef LOAD
 #undef STORE
+#undef SHUFFLE
