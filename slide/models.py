@@ -157,9 +157,14 @@ class Sequential:
             n_in, by_feature, below = layer.units, False, layer.sampler is not None
 
     def summary(self, print_fn: Any = print) -> None:
-        """Print the layers, their parameters and samplers."""
+        """Print the layers, their parameters and samplers.
+
+        After training also the multiplications of the last epoch, layer by layer, in per cent of
+        those with all neurons; see `multiplications`.
+        """
         self.build()
-        rows = [("layer", "inputs", "units", "activation", "parameters", "sampler")]
+        head = ("layer", "inputs", "units", "activation", "parameters", "sampler")
+        rows: list[tuple[str, ...]] = [head]
         for layer in self.layers:
             rows.append(
                 (
@@ -171,11 +176,22 @@ class Sequential:
                     repr(layer.sampler) if layer.sampler is not None else "all neurons",
                 )
             )
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        for row in rows:
-            print_fn("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        _print_table(rows, print_fn)
         total = sum(layer.n_parameters for layer in self.layers)
         print_fn(f"parameters: {total:,} ({4 * total / 1e6:,.1f} MB)")
+        products = self.multiplications
+        if not products:
+            return
+        names = ("forward", "backward", "update", "hashing")
+        rows = [("multiplications", "active", *names, "all")]
+        for layer, row in zip(self.layers, products, strict=True):
+            shares = [row[name] / max(row["dense"], 1.0) for name in names]
+            cells = [f"{share:.2%}" for share in (row["active_fraction"], *shares, sum(shares))]
+            rows.append((str(layer.name), *cells))
+        _print_table(rows, print_fn)
+        spent = sum(row[name] for row in products for name in names)
+        dense = sum(row["dense"] for row in products)
+        print_fn(f"{spent:,.0f} a sample, {spent / max(dense, 1.0):.2%} of {dense:,.0f}")
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer: (inputs, units), then (units,)."""
@@ -840,6 +856,12 @@ class Sequential:
             If it is damaged or not one of ours; the message says where.
         """
         return saving.load(cls, path)
+
+
+def _print_table(rows: list[tuple[str, ...]], print_fn: Any) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print_fn("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
 
 
 def load(path: Any) -> Sequential:

@@ -664,6 +664,18 @@ def test_standout_solves_for_every_batch():
         assert found == pytest.approx(0.2, abs=5 * error)
 
 
+def test_standout_solves_for_all_samples_of_a_batch():
+    """Every fourth row is unlike the others; none of them may speak for all."""
+    model = make(11, [(40, "tanh", Standout(0.2))])
+    model.compile(SGD(1e-30), LOSS)
+    size = np.where(np.arange(64) % 4 == 0, 0.1, 6.0)[:, None]
+    x = (np.random.default_rng(0).normal(size=(64, 11)) * size).astype(np.float32)
+    model.train_on_batch(x, one_hot(64, 5), n_jobs=1)
+    w, b = model.get_weights()[:2]
+    p = ref.activate("sigmoid", x.astype(float) @ w + b + model.layers[0]._active.beta)
+    assert p.mean() == pytest.approx(0.2, abs=1e-4)
+
+
 def test_a_batch_that_diverges_does_not_move_beta():
     model = make(11, [(40, "tanh", Standout(0.2))])
     model.compile("sgd", LOSS)
@@ -893,6 +905,24 @@ def test_multiplications_of_hashing():
         check_multiplications(model, expected, (0.2, 0.2))
 
 
+def test_multiplications_do_not_depend_on_predictions_between_steps():
+    """Whoever refreshes the tables first: it is because of training."""
+    x, y, found = rows(10, 13), one_hot(10, 5), []
+    for predicts in (False, True):
+        sampler = LSH(hashing.SimHash(4, 3), 0.2)
+        model = make(13, [(80, "tanh", sampler), (60, "tanh", sampler)])
+        model.compile("sgd", LOSS)
+        total = 0
+        for _ in range(5):
+            model.train_on_batch(x, y)
+            total += model.multiplications[0]["hashing"]
+            if predicts:
+                model.predict(x)
+        found.append(total)
+    # The tables of after the last step: hashed by the prediction, or not yet.
+    assert found[1] == pytest.approx(found[0], rel=0.3)
+
+
 def test_few_active_neurons_need_few_multiplications():
     """All four methods at 5% of two layers, as a share of the dense network's products."""
     x, y = rows(64, 100), one_hot(64, 5)
@@ -1037,15 +1067,25 @@ def test_what_diverges_is_reported_and_changes_nothing(name):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("sampler", [Uniform(10), LSH(max_active=10), sampling.Auto()])
-def test_an_output_layer_that_samples_above_a_hidden_one_that_does(sampler):
-    """The kernels of output layers need a dense input: refused before there are any weights."""
-    model = slide.Sequential(
-        [
-            slide.Input(13, sparse=False),
-            slide.Dense(40, "relu", sampler=WinnerTakeAll(0.2)),
-            slide.Dense(50, "softmax", sampler=sampler),
-        ]
-    )
-    with pytest.raises(ValueError, match="sampler"):
-        model.build()
+@pytest.mark.parametrize("update", ["batch", "hogwild"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_output_layer_that_samples_above_a_hidden_one_that_does(shared, update):
+    """All neurons as a sample, without weights, is the layer without a sampler."""
+    models = []
+    for sampler in (None, sampling.Uniform(50, correction=None, shared=shared)):
+        model = slide.Sequential(
+            [
+                slide.Input(13, sparse=False),
+                slide.Dense(40, "relu", sampler=WinnerTakeAll(0.2)),
+                slide.Dense(50, "softmax", sampler=sampler),
+            ]
+        )
+        model.compile(SGD(0.5), LOSS, update=update)
+        x, y = rows(30, 13), one_hot(30, 50)
+        before = model.get_weights()
+        model.fit(x, y, batch_size=10, epochs=2, verbose=0, n_jobs=1)
+        assert not np.array_equal(before[0], model.get_weights()[0])
+        models.append(model)
+    for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    np.testing.assert_allclose(models[0].predict(x), models[1].predict(x), atol=1e-5)

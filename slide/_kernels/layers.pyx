@@ -112,8 +112,11 @@ cdef class LayerKernel:
         return values, ids, counts
 
     cdef int64_t hashed(self):
-        """Multiplications of the layer's hash tables since they were made."""
+        """Multiplications of training in the layer's hash tables since they were made."""
         return 0
+
+    def count_debt(self):
+        """From now on `hashed` counts what predictions did of training's work."""
 
     cdef void begin(self, Batch *b) noexcept nogil:
         """Before a training batch: what its samples share."""
@@ -429,8 +432,10 @@ cdef class SampledDense(LayerKernel):
         self.shared_w_buffer = None
 
     cdef int64_t hashed(self):
-        return 0 if self.active_set.retriever is None else \
-            self.active_set.retriever.multiplications
+        return self.active_set.hashed()
+
+    def count_debt(self):
+        self.active_set.count_debt()
 
     cdef void logits(self, Batch *b, Py_ssize_t first, Py_ssize_t last, Py_ssize_t row,
                      Py_ssize_t n_rows, float *z, Py_ssize_t ldz) noexcept nogil:
@@ -459,7 +464,7 @@ cdef class SampledDense(LayerKernel):
                        ld * sizeof(float))
 
     cdef void prepare(self, uint64_t seed, uint64_t step, int n_threads) noexcept nogil:
-        self.active_set.maintain(self.params, seed, step, n_threads)
+        self.active_set.prepare(self.params, seed, step, n_threads)
 
     cdef void forward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                       int thread) noexcept nogil:

@@ -268,6 +268,8 @@ cdef class Network:
         b.seed, b.hogwild, b.n_threads = seed, hogwild, self.n_threads
         b.first_step, b.staleness = first_step, staleness
         before = self.multiplications()
+        for layer in self.layers:
+            layer.count_debt()
         with nogil:
             for k in range(n_batches):
                 b.rows = &rows[k * self.batch_size]

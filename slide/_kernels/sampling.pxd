@@ -79,6 +79,7 @@ cdef class Retriever:
     cdef int n_threads
     cdef PerThread products             # multiplications made so far, on each thread
     cdef _count_from(self, int n_threads)
+    cdef int64_t total(self) noexcept nogil
     cdef inline void count(self, int thread, int64_t n) noexcept nogil:
         (<int64_t *> self.products.p[thread])[0] += n
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil
@@ -134,5 +135,8 @@ cdef class ActiveSet:
     cdef float own_pi(self, Py_ssize_t drawn, Py_ssize_t n) noexcept nogil
     cdef Py_ssize_t query(self, const float *x, int32_t *out, Py_ssize_t most, uint64_t rng,
                           int thread) noexcept nogil
+    cdef int64_t debt                   # multiplications that predictions made for training
+    cdef void prepare(self, Parameters p, uint64_t seed, uint64_t step,
+                      int n_threads) noexcept nogil
     cdef void maintain(self, Parameters p, uint64_t seed, uint64_t step,
                        int n_threads) noexcept nogil

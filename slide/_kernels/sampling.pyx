@@ -24,11 +24,13 @@ cdef class Retriever:
         self.n_threads = n_threads
         self.products = PerThread(n_threads, sizeof(int64_t))
 
-    @property
-    def multiplications(self):
-        """Made so far to hash neurons and queries."""
+    cdef int64_t total(self) noexcept nogil:
+        """Multiplications so far to hash neurons and queries."""
         cdef int i
-        return sum([(<int64_t *> self.products.p[i])[0] for i in range(self.n_threads)])
+        cdef int64_t n = 0
+        for i in range(self.n_threads):
+            n += (<int64_t *> self.products.p[i])[0]
+        return n
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
         """Puts all neurons in."""
@@ -593,6 +595,23 @@ cdef class ActiveSet:
                 self.rebuild_decay * self.n_rebuilds)
         memset(self.dirty, 0, self.n_neurons)
         self.seconds += omp_get_wtime() - started
+
+    cdef void prepare(self, Parameters p, uint64_t seed, uint64_t step,
+                      int n_threads) noexcept nogil:
+        """The same before a prediction; the next training step would have done it."""
+        cdef int64_t before
+        if self.retriever is not None:
+            before = self.retriever.total()
+            self.maintain(p, seed, step, n_threads)
+            self.debt += self.retriever.total() - before
+
+    def hashed(self):
+        """Multiplications of training so far; see `count_debt`."""
+        return 0 if self.retriever is None else self.retriever.total() - self.debt
+
+    def count_debt(self):
+        """From now on `hashed` counts what predictions did of training's work."""
+        self.debt = 0
 
     def select_batch(self, Parameters p, const float[:, ::1] x, labels, uint64_t seed=0,
                      uint64_t step=0, int n_threads=1):

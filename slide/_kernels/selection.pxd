@@ -28,6 +28,8 @@ cdef class Selector:
     cdef PerThread scratch
     cdef void begin(self, Parameters p, uint64_t seed, uint64_t step,
                     int n_threads) noexcept nogil
+    cdef void prepare(self, Parameters p, uint64_t seed, uint64_t step,
+                      int n_threads) noexcept nogil
     cdef Py_ssize_t candidates(self, Given *given, int32_t *out, uint64_t rng,
                                int thread) noexcept nogil
     cdef void look(self, const float *z, Py_ssize_t ldz, Py_ssize_t n,

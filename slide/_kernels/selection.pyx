@@ -21,9 +21,17 @@ cdef class Selector:
         self.factor = 1
         self.dirty = NULL
 
+    def reserve(self, Py_ssize_t batch_size, int n_threads):
+        """Room for looking at batches of that size."""
+
     cdef void begin(self, Parameters p, uint64_t seed, uint64_t step,
                     int n_threads) noexcept nogil:
-        """Before a training batch, or a prediction."""
+        """Before a training batch."""
+        pass
+
+    cdef void prepare(self, Parameters p, uint64_t seed, uint64_t step,
+                      int n_threads) noexcept nogil:
+        """Before a prediction: as `begin` of that step would do."""
         pass
 
     cdef Py_ssize_t candidates(self, Given *given, int32_t *out, uint64_t rng,
@@ -80,10 +88,12 @@ cdef class Selector:
     def weights_moved(self):
         """Any weight may have changed a little."""
 
-    @property
-    def multiplications(self):
-        """Made so far to hash neurons and queries."""
+    def hashed(self):
+        """Multiplications of training so far to hash neurons and queries."""
         return 0
+
+    def count_debt(self):
+        """From now on `hashed` counts what predictions did of training's work."""
 
     @property
     def nbytes(self):
@@ -164,7 +174,6 @@ cdef class LifetimeSelector(Selector):
         self.scratch = PerThread(n_threads, 0)
 
     def reserve(self, Py_ssize_t batch_size, int n_threads):
-        """Room for the sums of one neuron over a batch, on every thread."""
         self.scratch = PerThread(n_threads, batch_size * sizeof(float))
 
     cdef void look(self, const float *z, Py_ssize_t ldz, Py_ssize_t n,
@@ -199,6 +208,8 @@ cdef class StandoutSelector(Selector):
     cdef double alpha, fraction, batch_beta     # the last batch's solution
     cdef readonly double beta
     cdef bint solves, started
+    cdef Buffer sums_buffer
+    cdef double *sums
 
     def __cinit__(self, Py_ssize_t n_neurons, double fraction, double alpha, beta, int n_threads):
         self.n_neurons = self.most = n_neurons
@@ -207,30 +218,41 @@ cdef class StandoutSelector(Selector):
         self.started = not self.solves
         self.batch_beta = self.beta
         self.ranks_all, self.needs_batch = True, self.solves
+        self.reserve(1, n_threads)
 
-    cdef double _share(self, const float *z, Py_ssize_t ldz, Py_ssize_t n, Py_ssize_t stride,
-                       double beta, double *slope) noexcept nogil:
-        cdef Py_ssize_t s, j, count = 0
-        cdef double total = 0, steep = 0, p
-        for s in range((n + stride - 1) // stride):
-            for j in range(self.n_neurons):
-                p = 1 / (1 + exp(-(self.alpha * z[s * stride * ldz + j] + beta)))
-                total += p
-                steep += p * (1 - p)
-            count += self.n_neurons
-        slope[0] = steep / count
-        return total / count
+    def reserve(self, Py_ssize_t batch_size, int n_threads):
+        self.scratch = PerThread(n_threads, self.n_neurons * sizeof(float))
+        self.sums_buffer = Buffer(2 * batch_size * sizeof(double))
+        self.sums = <double *> self.sums_buffer.p
+
+    cdef void _share(self, const float *z, double beta, Py_ssize_t s, int thread) noexcept nogil:
+        """Sums of a sample's probabilities and of their derivatives by beta."""
+        cdef float *p = <float *> self.scratch.p[thread]
+        cdef Py_ssize_t j
+        cdef double total = 0, slope = 0
+        for j in range(self.n_neurons):
+            p[j] = <float> (self.alpha * z[j] + beta)
+        simd.sigmoid(p, self.n_neurons)
+        for j in range(self.n_neurons):
+            total += p[j]
+            slope += p[j] * (1 - p[j])
+        self.sums[2 * s], self.sums[2 * s + 1] = total, slope
 
     cdef void look(self, const float *z, Py_ssize_t ldz, Py_ssize_t n,
                    int n_threads) noexcept nogil:
-        """The beta of the wanted share: a safeguarded Newton iteration on some of the samples."""
-        cdef double low = -1e4, high = 1e4, beta = self.batch_beta, share, slope = 0
-        cdef Py_ssize_t stride = (n + 15) // 16
+        """The beta of the wanted share: a safeguarded Newton iteration."""
+        cdef double low = -1e4, high = 1e4, beta = self.batch_beta, share, slope
+        cdef Py_ssize_t s
         cdef int _
         if not self.solves:
             return
         for _ in range(60):
-            share = self._share(z, ldz, n, stride, beta, &slope)
+            for s in prange(n, schedule="static", num_threads=n_threads):
+                self._share(z + s * ldz, beta, s, omp_get_thread_num())
+            share = slope = 0
+            for s in range(n):
+                share += self.sums[2 * s] / n / self.n_neurons
+                slope += self.sums[2 * s + 1] / n / self.n_neurons
             if share > self.fraction:
                 high = beta
             else:
@@ -304,6 +326,10 @@ cdef class LSHSelector(Selector):
                     int n_threads) noexcept nogil:
         self.active.maintain(p, seed, step, n_threads)
 
+    cdef void prepare(self, Parameters p, uint64_t seed, uint64_t step,
+                      int n_threads) noexcept nogil:
+        self.active.prepare(p, seed, step, n_threads)
+
     cdef Py_ssize_t candidates(self, Given *given, int32_t *out, uint64_t rng,
                                int thread) noexcept nogil:
         cdef float *x = <float *> self.dense.p[thread]      # zeros between calls
@@ -356,9 +382,11 @@ cdef class LSHSelector(Selector):
     def weights_moved(self):
         self.active.weights_moved()
 
-    @property
-    def multiplications(self):
-        return self.active.retriever.multiplications
+    def hashed(self):
+        return self.active.hashed()
+
+    def count_debt(self):
+        self.active.count_debt()
 
     @property
     def nbytes(self):

@@ -63,7 +63,7 @@ cdef class SparseDense(LayerKernel):
             if self.selector.ranks_all:
                 self.sums_buffer = Buffer(batch_size * self.ld_out * sizeof(float))
                 self.sums = <float *> self.sums_buffer.p
-                if training and hasattr(self.selector, "reserve"):
+                if training:
                     self.selector.reserve(batch_size, n_threads)
         self.sum = PerThread(n_threads, ld * sizeof(float))
         n = max(batch_size, padded(self.n_out))
@@ -112,10 +112,14 @@ cdef class SparseDense(LayerKernel):
 
     cdef void prepare(self, uint64_t seed, uint64_t step, int n_threads) noexcept nogil:
         if self.selector is not None:
-            self.selector.begin(self.params, seed, step, n_threads)
+            self.selector.prepare(self.params, seed, step, n_threads)
 
     cdef int64_t hashed(self):
-        return 0 if self.selector is None else self.selector.multiplications
+        return 0 if self.selector is None else self.selector.hashed()
+
+    def count_debt(self):
+        if self.selector is not None:
+            self.selector.count_debt()
 
     # Forward ---------------------------------------------------------------------------------
 
