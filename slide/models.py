@@ -274,11 +274,7 @@ class Sequential:
         staleness = check.check_positive_int("staleness", staleness, low=0, high=1 << 20)
         if staleness and update != "hogwild":
             raise ValueError(f"staleness={staleness} needs update='hogwild', got {update!r}")
-        for layer in self.layers:
-            if update == "hogwild" and layer.sampler is not None and layer.sampler.needs_batch:
-                raise ValueError(
-                    f"{layer.sampler!r} looks at whole batches; update must be 'batch'"
-                )
+        self._check_update(update)
         if steps_per_execution != "auto":
             steps_per_execution = check.check_positive_int(
                 "steps_per_execution", steps_per_execution
@@ -328,6 +324,14 @@ class Sequential:
     def _ready(self, what: str) -> None:
         if self.loss is None or self.optimizer is None:
             raise RuntimeError(f"{what} before compile: call model.compile(...) first")
+        self._check_update(self.update)  # for layers that were added since
+
+    def _check_update(self, update: str) -> None:
+        for layer in self.layers:
+            if update == "hogwild" and layer.sampler is not None and layer.sampler.needs_batch:
+                raise ValueError(
+                    f"{layer.sampler!r} looks at whole batches; update must be 'batch'"
+                )
 
     def _features(self, x: Any, name: str = "x") -> Any:
         """Return x as the kernels read it."""

@@ -429,7 +429,7 @@ cdef class SampledDense(LayerKernel):
         LayerKernel.release(self)
         self.rows = None
         self.ids_buffer = self.count_buffer = self.twice_buffer = self.drawn_buffer = None
-        self.shared_w_buffer = None
+        self.shared_w_buffer = self.dense_buffer = None
 
     cdef int64_t hashed(self):
         return self.active_set.hashed()
