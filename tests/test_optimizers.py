@@ -332,3 +332,19 @@ def test_configurations_come_back(name):
     assert again.get_config() == optimizer.get_config()
     assert repr(again) == repr(optimizer)
     assert repr(optimizer.learning_rate) in repr(optimizer)
+
+
+def test_adam_steps_are_bounded_whatever_moments_threads_left():
+    """|m| / sqrt(v) is at most (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) = 7.28 if both are right."""
+    model = slide.Sequential([slide.Input(3, sparse=False), slide.Dense(2, activation="softmax")])
+    model.compile(slide.optimizers.Adam(0.01))
+    x, y = np.eye(3, dtype=np.float32), [0, 1, 0]
+    for _ in range(100):
+        model.train_on_batch(x, y, n_jobs=1)
+    before = model.get_weights()
+    slots = model.layers[0]._slots.reshape(2, 2, -1)
+    slots[:, 0, :3], slots[:, 1, :3] = 1.0, 1e-30
+    model.train_on_batch(x, y, n_jobs=1)
+    # Both bias corrections after 100 steps: sqrt(1 - 0.999^101) / (1 - 0.9^101) = 0.31.
+    change = np.abs(model.get_weights()[0] - before[0]).max()
+    assert 0 < change < 0.01 * 7.4 * 0.32

@@ -157,7 +157,7 @@ def table_time(rows, extra):
     pairs = itertools.product(distinct(extra, "width"), distinct(extra, "method"))
     for width, method in pairs:
         part = where(extra, width=width, method=method)
-        for side in TORCH_SIDES:
+        for side in TORCH_SIDES if part else ():
             ratios = [row[side] / row["slide"] for row in part]
             own, other = (median(row[key] for row in part) for key in ("slide", side))
             first = median(row["slide, first epoch"] for row in part)

@@ -158,6 +158,9 @@ cdef class Adam(Optimizer):
             self.sums[gap] = self._sum(gap)
         self.next.beta1, self.next.beta2 = <float> beta_1, <float> beta_2
         self.next.rest1, self.next.rest2 = <float> (1 - beta_1), <float> (1 - beta_2)
+        # By the Cauchy-Schwarz inequality on both sums of past gradients; 1.01 for rounding.
+        rest = (1 - beta_2) * (1 - beta_1 ** 2 / beta_2)
+        self.next.most = <float> min(1.01 * (1 - beta_1) / sqrt(rest), 1e30) if rest > 0 else 1e30
 
     cdef double _sum(self, double gap) noexcept nogil:
         # After k of the missed steps the direction m / sqrt(v) is ratio^k times what it was.
@@ -185,11 +188,12 @@ cdef class Adam(Optimizer):
         if gap < GAPS:
             simd.adam_skip(p.w + row * p.ld, slots, slots + p.ld, p.ld,
                            <float> (lr * self.sums[i] * self.skip_rate), self.skip_eps,
-                           self.decay1[i], self.decay2[i])
+                           self.decay1[i], self.decay2[i], self.next.most)
         else:
             simd.adam_skip(p.w + row * p.ld, slots, slots + p.ld, p.ld,
                            <float> (lr * self._sum(gap) * self.skip_rate), self.skip_eps,
-                           <float> pow(self.b1, gap), <float> pow(self.b2, gap))
+                           <float> pow(self.b1, gap), <float> pow(self.b2, gap),
+                           self.next.most)
 
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
         cdef float *slots = p.s + row * 2 * p.ld

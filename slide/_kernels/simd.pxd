@@ -8,7 +8,7 @@ cdef extern from "simd.h" nogil:
         LOG_BINS "SLIDE_LOG_BINS"
 
     ctypedef struct AdamStep "slide_adam_step":
-        float rate, eps, beta1, beta2, rest1, rest2
+        float rate, eps, beta1, beta2, rest1, rest2, most
 
     ctypedef struct SimdTable "slide_simd_table":
         const char *name
@@ -42,7 +42,7 @@ cdef extern from "simd.h" nogil:
         void (*adagrad_momentum)(float *w, float *acc, float *v, const float *g, ptrdiff_t n,
                                  float lr, float eps, float mu) noexcept nogil
         void (*adam_skip)(float *w, float *m, float *v, ptrdiff_t n, float rate, float eps,
-                          float decay1, float decay2) noexcept nogil
+                          float decay1, float decay2, float most) noexcept nogil
         void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n,
                      AdamStep s) noexcept nogil
 

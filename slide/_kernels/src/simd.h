@@ -20,6 +20,7 @@
 typedef struct {
     float rate, eps, beta1, beta2;
     float rest1, rest2;                 /* 1 - beta, rounded from double */
+    float most;                         /* what |m| / sqrt(v) cannot exceed */
 } slide_adam_step;
 
 typedef struct {
@@ -57,7 +58,7 @@ typedef struct {
                              float eps, float mu);
     /* d steps without a gradient: w -= rate * m / (sqrt(v) + eps); m *= decay1; v *= decay2 */
     void (*adam_skip)(float *w, float *m, float *v, ptrdiff_t n, float rate, float eps,
-                      float decay1, float decay2);
+                      float decay1, float decay2, float most);
     void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n, slide_adam_step s);
 } slide_simd_table;
 

@@ -350,11 +350,18 @@ static void FN(adagrad_momentum)(float *restrict w, float *restrict acc, float *
     }
 }
 
+/* Threads that race can leave an m that belongs to another v: the ratio stays in its bounds. */
+static inline float FN(clamp)(float x, float most)
+{
+    x = x < most ? x : most;
+    return x > -most ? x : -most;
+}
+
 static void FN(adam_skip)(float *restrict w, float *restrict m, float *restrict v, ptrdiff_t n,
-                          float rate, float eps, float decay1, float decay2)
+                          float rate, float eps, float decay1, float decay2, float most)
 {
     for (ptrdiff_t i = 0; i < n; i++) {
-        w[i] -= rate * m[i] / (sqrtf(v[i]) + eps);
+        w[i] -= rate * FN(clamp)(m[i] / (sqrtf(v[i]) + eps), most);
         m[i] *= decay1;
         v[i] *= decay2;
     }
@@ -368,7 +375,7 @@ static void FN(adam)(float *restrict w, float *restrict m, float *restrict v,
         float vj = s.beta2 * v[i] + s.rest2 * g[i] * g[i];
         m[i] = mi;
         v[i] = vj;
-        w[i] -= s.rate * mi / (sqrtf(vj) + s.eps);
+        w[i] -= s.rate * FN(clamp)(mi / (sqrtf(vj) + s.eps), s.most);
     }
 }
 
