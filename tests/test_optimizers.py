@@ -335,7 +335,7 @@ def test_configurations_come_back(name):
 
 
 def test_adam_steps_are_bounded_whatever_moments_threads_left():
-    """|m| / sqrt(v) is at most (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) = 7.28 if both are right."""
+    """|m| / sqrt(v) is at most (1 - b1) / sqrt((1 - b2) (1 - b1^2 / b2)) = 7.28 in truth."""
     model = slide.Sequential([slide.Input(3, sparse=False), slide.Dense(2, activation="softmax")])
     model.compile(slide.optimizers.Adam(0.01))
     x, y = np.eye(3, dtype=np.float32), [0, 1, 0]
