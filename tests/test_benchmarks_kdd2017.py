@@ -88,7 +88,7 @@ def test_a_tiny_configuration_trains(method, tmp_path, monkeypatch):
 def test_all_runs_of_one_data_set_are_compared_with_the_same_full_network():
     for scale in SCALES.values():
         configs = [config for _, config in grid.accuracy(scale, 1)]
-        for data, depth in itertools.product(scale.data_sets, (2, 3)):
+        for data, depth in itertools.product(scale.data_sets, scale.grid_depths):
             chosen = [c for c in configs if (c.data, c.depth) == (data, depth)]
             assert [c.method for c in chosen].count("NN") == 1
             assert len({(c.epochs, c.samples, c.batch_size, c.seed) for c in chosen}) == 1

@@ -141,6 +141,9 @@ class Scale:
 
     epochs: int
     curve_epochs: int  # of accuracy against time
+    grid_epochs: int  # of accuracy against active fraction
+    grid_samples: int | None
+    grid_depths: tuple
     samples: int | None
     test_samples: int | None
     width: int
@@ -158,6 +161,9 @@ class Scale:
 FULL = Scale(
     epochs=10,
     curve_epochs=20,
+    grid_epochs=10,
+    grid_samples=None,
+    grid_depths=(2, 3),
     samples=None,
     test_samples=None,
     width=1000,
@@ -175,10 +181,13 @@ QUICK = dataclasses.replace(
     FULL,
     epochs=3,
     curve_epochs=8,
+    grid_epochs=6,
+    grid_samples=12_000,
+    grid_depths=(2,),
     test_samples=10_000,
     depths=(1, 3, 5, 7),
-    fractions=(0.05, 0.10, 0.50),
-    data_sets=("mnist", "rectangles", "convex"),
+    fractions=(0.05, 0.10),
+    data_sets=("mnist", "fashion-mnist", "rectangles", "convex"),
     seeds=3,
     time_fits=((1000, 12_800), (10_000, 640)),
     repeats=3,
@@ -189,6 +198,9 @@ TINY = dataclasses.replace(
     QUICK,
     epochs=2,
     curve_epochs=2,
+    grid_epochs=2,
+    grid_samples=512,
+    grid_depths=(2, 3),
     samples=512,
     test_samples=256,
     width=64,
@@ -225,10 +237,15 @@ def _smallest(scale):
 
 
 def accuracy(scale, threads):
-    """Every method at every fraction, on every data set, with 2 and 3 hidden layers."""
+    """Every method at every fraction, on every data set."""
+    fields = {
+        **_last(scale, threads),
+        "epochs": scale.grid_epochs,
+        "samples": scale.grid_samples,
+    }
     return [
-        ({}, make(method, data=data, depth=depth, fraction=fraction, **_last(scale, threads)))
-        for data, depth in itertools.product(scale.data_sets, (2, 3))
+        ({}, make(method, data=data, depth=depth, fraction=fraction, **fields))
+        for data, depth in itertools.product(scale.data_sets, scale.grid_depths)
         for method in METHODS
         if method != "RANK"  # a way to be faster than LSH
         for fraction in ((1.0,) if method == "NN" else scale.fractions)
@@ -276,8 +293,7 @@ def collapse(scale, threads):
     return [
         ({"ablation": name}, make(depth=layers, **fields, **changes))
         for name, changes in ABLATIONS.items()
-        for layers in scale.depths
-        if layers % 2
+        for layers in scale.depths[1::2]
     ]
 
 
