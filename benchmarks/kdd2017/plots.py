@@ -102,6 +102,8 @@ def accuracy(rows):
                     where(rows, data=name, depth=depth, method=method),
                     key=lambda row: row["fraction"],
                 )
+                if not part:
+                    continue
                 if method == "NN":
                     for row in part:
                         panel.axhline(
@@ -113,7 +115,7 @@ def accuracy(rows):
                 _line(panel, x, y, STYLES[method], NAMES[method])
             ticks = sorted({100 * row["fraction"] for row in rows if row["method"] != "NN"})
             # 5 and 10 are too near to each other for two labels.
-            panel.set_xticks(ticks, [f"{t:g}" if t != 10 or 5 not in ticks else "" for t in ticks])
+            panel.set_xticks(ticks, ["" if t == 10 and len(ticks) > 3 else f"{t:g}" for t in ticks])
             if i == 0:
                 panel.set_title(SET_NAMES[name])
             if j == 0:

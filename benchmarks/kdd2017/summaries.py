@@ -41,6 +41,8 @@ def table_accuracy(rows, extra):
         for layers in distinct(rows, "depth"):
             for method in METHODS:
                 part = where(rows, data=data, depth=layers, method=method)
+                if not part:
+                    continue
                 cells = [last_accuracy(part, fraction=f) if part else "n/a" for f in fractions]
                 cells = ["" if cell == "n/a" else cell for cell in cells]
                 body.append([data, str(layers), method, *cells])
