@@ -1,6 +1,6 @@
 """
-Hidden layers at a twentieth of the multiplications
-===================================================
+Hidden layers that compute a twentieth of their neurons
+=======================================================
 
 A network of two hidden layers of 500 neurons tells tall rectangles from wide ones. It is trained
 with all neurons, and with five ways to compute 5% of them. The figure shows what each has learned
