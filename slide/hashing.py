@@ -85,6 +85,32 @@ TERMS = {None: (0, 1.0), "sign_alsh": (2, 0.75), "l2_alsh": (3, 0.83), "simple_l
 """Appended coordinates m, and the norm U that no scaled weight vector exceeds."""
 
 
+def _projection_retriever(
+    family: Any,
+    n_functions: int,
+    cell: float,
+    projection: str,
+    n_neurons: int,
+    dim: int,
+    seed: int,
+    n_threads: int,
+) -> Any:
+    """Return the kernel of a family with a transform and probes; `cell` 0 stands for signs."""
+    return _projections.ProjectionRetriever(
+        n_neurons,
+        dim,
+        n_functions,
+        family.n_tables,
+        cell,
+        projection,
+        TRANSFORMS.index(family.transform),
+        *TERMS[family.transform],
+        family.n_probes,
+        seed,
+        n_threads,
+    )
+
+
 class SimHash(_Codes):
     """Signs of random projections (Charikar, STOC 2002).
 
@@ -160,19 +186,8 @@ class SimHash(_Codes):
         return self.tracker(n_neurons, dim, seed, n_threads)
 
     def tracker(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
-        return _projections.ProjectionRetriever(
-            n_neurons,
-            dim,
-            self.n_bits,
-            self.n_tables,
-            0.0,
-            self.projection,
-            TRANSFORMS.index(self.transform),
-            *TERMS[self.transform],
-            self.n_probes,
-            seed,
-            n_threads,
-        )
+        layer = n_neurons, dim, seed, n_threads
+        return _projection_retriever(self, self.n_bits, 0.0, self.projection, *layer)
 
     def collision_probability(self, cosine: Any) -> np.ndarray:
         """Return the probability that one bit of two vectors is equal: 1 - angle / pi."""
@@ -235,19 +250,8 @@ class E2LSH(HashFamily):
         )
 
     def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
-        return _projections.ProjectionRetriever(
-            n_neurons,
-            dim,
-            self.n_functions,
-            self.n_tables,
-            self.width,
-            "gaussian",
-            TRANSFORMS.index(self.transform),
-            *TERMS[self.transform],
-            self.n_probes,
-            seed,
-            n_threads,
-        )
+        layer = n_neurons, dim, seed, n_threads
+        return _projection_retriever(self, self.n_functions, self.width, "gaussian", *layer)
 
     def collision_probability(self, distance: Any) -> np.ndarray:
         """Return the probability that one function agrees on two vectors at this distance.

@@ -102,8 +102,8 @@ static void FN(rows_axpy)(float *restrict y, ptrdiff_t m, const float *restrict 
     }
 }
 
-/* Columns are scattered, so these loops are bound by scalar loads: several sums hide their latency,
-   and a vector gather was no faster where it was tried (Zen 4). */
+/* Columns are scattered, so these loops are bound by scalar loads: several sums hide their
+   latency. */
 static float FN(columns_dot)(const float *restrict row, const int32_t *restrict idx,
                              const float *restrict x, ptrdiff_t n)
 {
