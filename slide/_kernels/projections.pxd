@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 from slide._kernels.optim cimport Parameters
-from slide._kernels.sampling cimport Marks, Retriever
+from slide._kernels.retrieval cimport Marks, Retriever
 from slide._kernels.types cimport PerThread
 
 

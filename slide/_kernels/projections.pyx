@@ -8,7 +8,7 @@ from libc.string cimport memset
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport below, next64, normal, stream, uniform
 from slide._kernels.ranking cimport largest
-from slide._kernels.sampling cimport Marks, take_bucket
+from slide._kernels.retrieval cimport Marks, take_bucket
 from slide._kernels.simd cimport simd
 from slide._kernels.tables cimport Tables
 from slide._kernels.types cimport Buffer, PerThread, padded

@@ -1,0 +1,35 @@
+from libc.stdint cimport int32_t, uint64_t
+
+from slide._kernels.optim cimport Parameters
+from slide._kernels.retrieval cimport Marks, Retriever
+from slide._kernels.types cimport Buffer, PerThread
+
+
+cdef struct Cell:
+    float score
+    int32_t cell            # table * n_cells + cell
+
+
+cdef class ClusterRetriever(Retriever):
+    cdef Py_ssize_t dim
+    cdef int n_groups, n_cells          # a table; cells = n_groups * cells of a group
+    cdef int cells_of_group, n_probes
+    cdef float[:, :, ::1] centroids, means, group_centroids, group_means
+    cdef Buffer codes_buffer, moved_buffer, norm_buffer
+    cdef PerThread scores, heaps, coefs
+    cdef void _norms(self, Parameters p, int n_threads) noexcept nogil
+    cdef void _seed(self, Parameters p, float *centroid, Py_ssize_t row) noexcept nogil
+    cdef void _sum(self, Parameters p, float *out, const int32_t *ids, Py_ssize_t n,
+                   const float *weight, int thread) noexcept nogil
+    cdef void _direction(self, Parameters p, float *out, const int32_t *ids, Py_ssize_t n,
+                         uint64_t rng, int thread) noexcept nogil
+    cdef void _center(self, Parameters p, int t, uint64_t seed, int n_threads) noexcept nogil
+    cdef void _average(self, Parameters p, int t, int n_threads) noexcept nogil
+    cdef Py_ssize_t _nearest(self, const float *w, const float *centroids, Py_ssize_t n,
+                             Py_ssize_t ld, float *scores, int thread) noexcept nogil
+    cdef void _cell(self, Parameters p, int t, Py_ssize_t row, uint64_t *code,
+                    int thread) noexcept nogil
+    cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
+                      int n_threads) noexcept nogil
+    cdef Py_ssize_t _push(self, Cell *heap, Py_ssize_t n, const float *scores, int t,
+                          Py_ssize_t first, Py_ssize_t count, Py_ssize_t width) noexcept nogil

@@ -1,0 +1,248 @@
+"""Data-dependent tables: cells of a k-means partition of the neurons' directions."""
+cimport cython
+from cython.parallel cimport prange
+from libc.math cimport sqrt
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from slide._kernels.openmp cimport omp_get_thread_num
+from slide._kernels.random cimport below, stream
+from slide._kernels.retrieval cimport take_some
+from slide._kernels.simd cimport simd
+from slide._kernels.tables cimport Tables
+from slide._kernels.types cimport padded
+
+import numpy as np
+
+
+cdef inline void sift(Cell *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    cdef Cell moving = heap[i]
+    cdef Py_ssize_t child
+    while True:
+        child = 2 * i + 1
+        if child >= n:
+            break
+        if child + 1 < n and heap[child + 1].score > heap[child].score:
+            child += 1
+        if heap[child].score <= moving.score:
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = moving
+
+
+@cython.final
+cdef class ClusterRetriever(Retriever):
+    """Cells of a spherical k-means partition of the neurons' directions, best mean first.
+
+    With more than one group the partition has two levels: a neuron goes to the nearest group and
+    to the nearest of that group's cells, and a query looks into the cells of its best groups.
+    """
+    def __cinit__(self, Py_ssize_t n_neurons, Py_ssize_t dim, int n_tables, int n_groups,
+                  int cells_of_group, int n_probes, int n_threads):
+        cdef int n_cells = n_groups * cells_of_group
+        cdef Py_ssize_t ld = padded(dim)
+        self.dim = dim
+        self._count_from(n_threads)
+        self.n_groups, self.cells_of_group, self.n_cells = n_groups, cells_of_group, n_cells
+        self.n_probes = min(n_probes, n_groups * n_tables)
+        self.tables = Tables(n_neurons, n_tables, 0, n_cells, n_threads)
+        self.arrays = {
+            name: np.zeros((n_tables, n, ld), np.float32)
+            for name, n in [("centroids", n_cells), ("means", n_cells),
+                            ("group_centroids", n_groups), ("group_means", n_groups)]
+        }
+        self.centroids, self.means = self.arrays["centroids"], self.arrays["means"]
+        self.group_centroids = self.arrays["group_centroids"]
+        self.group_means = self.arrays["group_means"]
+        self.codes_buffer = Buffer(n_neurons * sizeof(uint64_t))
+        self.norm_buffer = Buffer(n_neurons * sizeof(float))
+        self.moved_buffer = Buffer(n_neurons)
+        most = max(n_tables * max(n_groups, cells_of_group), self.n_probes * cells_of_group)
+        self.scores = PerThread(n_threads, most * sizeof(float))
+        self.heaps = PerThread(n_threads, 2 * most * sizeof(Cell))
+        self.coefs = PerThread(n_threads, n_neurons * sizeof(float))
+
+    cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
+        cdef int t, c, g, _
+        cdef uint64_t rng
+        self._norms(p, n_threads)
+        for t in range(self.tables.n_tables):
+            rng = stream(seed, 3, t)
+            for g in range(self.n_groups):
+                self._seed(p, &self.group_centroids[t, g, 0], below(&rng, <uint32_t> p.n_rows))
+            for c in range(self.n_cells):
+                self._seed(p, &self.centroids[t, c, 0], below(&rng, <uint32_t> p.n_rows))
+            self._assign(p, t, NULL, p.n_rows, n_threads)
+            for _ in range(2 if self.n_groups == 1 else 0):     # large layers wait for a rebuild
+                self._center(p, t, seed, n_threads)
+                self._assign(p, t, NULL, p.n_rows, n_threads)
+            self._average(p, t, n_threads)
+
+    cdef void refresh(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
+                      bint new_functions, int n_threads) noexcept nogil:
+        cdef int t
+        if new_functions:
+            self.build(p, seed, n_threads)
+            return
+        self._norms(p, n_threads)
+        for t in range(self.tables.n_tables):
+            self._center(p, t, seed, n_threads)
+            self._assign(p, t, changed, n, n_threads)
+            self._average(p, t, n_threads)
+
+    cdef void _norms(self, Parameters p, int n_threads) noexcept nogil:
+        cdef float *inverse = <float *> self.norm_buffer.p
+        cdef Py_ssize_t i
+        self.count(0, p.n_rows * self.dim)
+        for i in prange(p.n_rows, schedule="static", num_threads=n_threads):
+            inverse[i] = 1 / <float> sqrt(simd.sumsq(p.w + i * p.ld, p.ld) + 1e-30)
+
+    cdef void _seed(self, Parameters p, float *centroid, Py_ssize_t row) noexcept nogil:
+        memset(centroid, 0, p.ld * sizeof(float))
+        simd.axpy(centroid, p.w + row * p.ld, p.ld, (<float *> self.norm_buffer.p)[row])
+
+    cdef void _sum(self, Parameters p, float *out, const int32_t *ids, Py_ssize_t n,
+                   const float *weight, int thread) noexcept nogil:
+        """out = sum of the rows ids, each times its weight (NULL: their mean)."""
+        cdef float *coef = <float *> self.coefs.p[thread]
+        cdef Py_ssize_t j
+        self.count(thread, n * self.dim)
+        memset(out, 0, p.ld * sizeof(float))
+        for j in range(n):
+            coef[j] = weight[ids[j]] if weight != NULL else <float> (1.0 / n)
+        simd.rows_axpy(out, p.ld, p.w, p.ld, ids, coef, n)
+
+    cdef void _direction(self, Parameters p, float *out, const int32_t *ids, Py_ssize_t n,
+                         uint64_t rng, int thread) noexcept nogil:
+        """The unit vector along the sum of the rows' unit vectors; of any row if there is none."""
+        self._sum(p, out, ids, n, <float *> self.norm_buffer.p, thread)
+        cdef float norm = <float> sqrt(simd.sumsq(out, p.ld))
+        if norm > 1e-6:
+            simd.scale(out, p.ld, 1 / norm)
+        else:
+            self._seed(p, out, below(&rng, <uint32_t> p.n_rows))
+
+    cdef void _center(self, Parameters p, int t, uint64_t seed, int n_threads) noexcept nogil:
+        """The update half of a k-means iteration, with the present weights."""
+        cdef const int32_t *ids = self.tables.ids[t]
+        cdef const int32_t *start = self.tables.starts[t]
+        cdef Py_ssize_t c, g, m = self.cells_of_group
+        for c in prange(self.n_cells, schedule="dynamic", chunksize=8, num_threads=n_threads):
+            self._direction(p, &self.centroids[t, c, 0], ids + start[c], start[c + 1] - start[c],
+                            stream(seed, t, c), omp_get_thread_num())
+        if self.n_groups > 1:
+            for g in prange(self.n_groups, schedule="dynamic", chunksize=1,
+                            num_threads=n_threads):
+                self._direction(p, &self.group_centroids[t, g, 0], ids + start[g * m],
+                                start[(g + 1) * m] - start[g * m],
+                                stream(seed, t, self.n_cells + g), omp_get_thread_num())
+
+    cdef void _average(self, Parameters p, int t, int n_threads) noexcept nogil:
+        """What queries are compared with: mean weight vectors."""
+        cdef const int32_t *ids = self.tables.ids[t]
+        cdef const int32_t *start = self.tables.starts[t]
+        cdef Py_ssize_t c, g, m = self.cells_of_group
+        for c in prange(self.n_cells, schedule="dynamic", chunksize=8, num_threads=n_threads):
+            self._sum(p, &self.means[t, c, 0], ids + start[c], start[c + 1] - start[c], NULL,
+                      omp_get_thread_num())
+        if self.n_groups > 1:
+            for g in prange(self.n_groups, schedule="dynamic", chunksize=1,
+                            num_threads=n_threads):
+                self._sum(p, &self.group_means[t, g, 0], ids + start[g * m],
+                          start[(g + 1) * m] - start[g * m], NULL, omp_get_thread_num())
+
+    cdef Py_ssize_t _nearest(self, const float *w, const float *centroids, Py_ssize_t n,
+                             Py_ssize_t ld, float *scores, int thread) noexcept nogil:
+        cdef Py_ssize_t j, best = 0
+        self.count(thread, n * self.dim)
+        simd.rows_dot(scores, centroids, ld, NULL, n, w)
+        for j in range(1, n):
+            if scores[j] > scores[best]:
+                best = j
+        return best
+
+    cdef void _cell(self, Parameters p, int t, Py_ssize_t row, uint64_t *code,
+                    int thread) noexcept nogil:
+        cdef float *scores = <float *> self.scores.p[thread]
+        cdef const float *w = p.w + row * p.ld
+        cdef Py_ssize_t g = 0
+        if self.n_groups > 1:
+            g = self._nearest(w, &self.group_centroids[t, 0, 0], self.n_groups, p.ld, scores,
+                              thread)
+        code[0] = g * self.cells_of_group + self._nearest(
+            w, &self.centroids[t, g * self.cells_of_group, 0], self.cells_of_group, p.ld, scores,
+            thread)
+
+    cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
+                      int n_threads) noexcept nogil:
+        """The assignment half, for the rows ids (NULL: all)."""
+        cdef uint64_t *codes = <uint64_t *> self.codes_buffer.p
+        cdef uint8_t *moved = <uint8_t *> self.moved_buffer.p
+        cdef Py_ssize_t i
+        for i in prange(n, schedule="dynamic", chunksize=64, num_threads=n_threads):
+            self._cell(p, t, ids[i] if ids != NULL else i, codes + i, omp_get_thread_num())
+        for i in range(n):
+            moved[ids[i] if ids != NULL else i] = 1
+        self.tables.insert(t, ids, codes, 1, n, moved, 0)
+        memset(moved, 0, p.n_rows)
+
+    cdef Py_ssize_t _push(self, Cell *heap, Py_ssize_t n, const float *scores, int t,
+                          Py_ssize_t first, Py_ssize_t count, Py_ssize_t width) noexcept nogil:
+        """Appends the non-empty of `count` cells (or groups of `width` cells) from `first` on."""
+        cdef const int32_t *start = self.tables.starts[t]
+        cdef Py_ssize_t j
+        for j in range(count):
+            if start[(first + j + 1) * width] > start[(first + j) * width]:
+                heap[n].score = scores[j]
+                heap[n].cell = <int32_t> (t * (self.n_cells // width) + first + j)
+                n += 1
+        return n
+
+    cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                             Marks *marks, uint64_t *rng, int thread) noexcept nogil:
+        cdef float *scores = <float *> self.scores.p[thread]
+        cdef Cell *heap = <Cell *> self.heaps.p[thread]
+        cdef Cell *groups
+        cdef Py_ssize_t ld = self.means.shape[2], size = 0, n_groups = 0, j, c, m
+        cdef int t, n_tables = self.tables.n_tables, _
+        cdef const int32_t *start
+        m = self.cells_of_group
+        if self.n_groups == 1:
+            self.count(thread, n_tables * self.n_cells * self.dim)
+            simd.rows_dot(scores, &self.means[0, 0, 0], ld, NULL, n_tables * self.n_cells, x)
+            for t in range(n_tables):
+                size = self._push(heap, size, scores + t * self.n_cells, t, 0, self.n_cells, 1)
+        else:
+            groups = heap + self.n_probes * m
+            self.count(thread, (n_tables * self.n_groups + min(
+                self.n_probes, n_tables * self.n_groups) * m) * self.dim)
+            simd.rows_dot(scores, &self.group_means[0, 0, 0], ld, NULL, n_tables * self.n_groups,
+                          x)
+            for t in range(n_tables):
+                n_groups = self._push(groups, n_groups, scores + t * self.n_groups, t, 0,
+                                      self.n_groups, m)
+            for j in range(n_groups // 2 - 1, -1, -1):
+                sift(groups, j, n_groups)
+            for _ in range(self.n_probes):
+                if n_groups == 0:
+                    break
+                t = groups[0].cell // self.n_groups
+                c = groups[0].cell % self.n_groups
+                simd.rows_dot(scores, &self.means[t, c * m, 0], ld, NULL, m, x)
+                size = self._push(heap, size, scores, t, c * m, m, 1)
+                n_groups -= 1
+                groups[0] = groups[n_groups]
+                sift(groups, 0, n_groups)
+        for j in range(size // 2 - 1, -1, -1):
+            sift(heap, j, size)
+        while size and n < most:
+            t = heap[0].cell // self.n_cells
+            c = heap[0].cell % self.n_cells
+            start = self.tables.starts[t]
+            n = take_some(self.tables.ids[t] + start[c], start[c + 1] - start[c], out, n, most,
+                          marks, rng)
+            size -= 1
+            heap[0] = heap[size]
+            sift(heap, 0, size)
+        return n

@@ -1,0 +1,103 @@
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from slide._kernels.hashing cimport NO_BUCKET, HashFamily
+from slide._kernels.optim cimport Parameters
+from slide._kernels.random cimport below
+from slide._kernels.tables cimport Tables
+from slide._kernels.types cimport Buffer, PerThread
+
+
+cdef struct Marks:
+    # Deduplication: neuron i is in the set being built iff stamp[i] == epoch, or is among the
+    # frequent ones, which every sample has: place[i] >= n_tail.
+    uint32_t *stamp
+    uint32_t epoch
+    const int32_t *place
+    int32_t n_tail
+
+
+cdef inline bint fresh(int32_t id, Marks *marks) noexcept nogil:
+    """Whether the neuron is new to the set; it is marked."""
+    if marks.stamp[id] == marks.epoch or marks.place[id] >= marks.n_tail:
+        return False
+    marks.stamp[id] = marks.epoch
+    return True
+
+
+cdef inline Py_ssize_t take(const int32_t *ids, Py_ssize_t count, int32_t *out, Py_ssize_t n,
+                            Py_ssize_t most, Marks *marks) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(count):
+        if n == most:
+            break
+        if fresh(ids[j], marks):
+            out[n] = ids[j]
+            n += 1
+    return n
+
+
+cdef inline Py_ssize_t take_some(const int32_t *ids, Py_ssize_t count, int32_t *out, Py_ssize_t n,
+                                 Py_ssize_t most, Marks *marks, uint64_t *rng) noexcept nogil:
+    # Where not all fit, begin anywhere: no neuron is left out because of its id.
+    cdef Py_ssize_t first = 0
+    if count > most - n:
+        first = below(rng, <uint32_t> count)
+    n = take(ids + first, count - first, out, n, most, marks)
+    return take(ids, first, out, n, most, marks)
+
+
+cdef inline Py_ssize_t take_bucket(Tables tables, int t, uint64_t code, int32_t *out,
+                                   Py_ssize_t n, Py_ssize_t most, Marks *marks,
+                                   uint64_t *rng) noexcept nogil:
+    """The neurons of table t that have this code, until there are `most`."""
+    cdef uint8_t tag = 0
+    cdef Py_ssize_t slot, first, count, j, _
+    cdef const int32_t *ids
+    if code == <uint64_t> NO_BUCKET:
+        return n
+    slot = tables.slot_of(code, &tag)
+    first = tables.starts[t][slot]
+    count = tables.starts[t][slot + 1] - first
+    ids = tables.ids[t] + first
+    if tables.tag_bits == 0:
+        return take_some(ids, count, out, n, most, marks, rng)
+    j = below(rng, <uint32_t> count) if count > most - n else 0
+    for _ in range(count):
+        if n == most:
+            break
+        if tables.tags[t][first + j] == tag and fresh(ids[j], marks):
+            out[n] = ids[j]
+            n += 1
+        j = j + 1 if j + 1 < count else 0
+    return n
+
+
+cdef class Retriever:
+    """Finds, for a layer's input, neurons whose activations are likely to be large."""
+    cdef readonly Tables tables
+    cdef readonly object arrays         # the hash functions' parameters by name
+    cdef int n_threads
+    cdef PerThread products             # multiplications made so far, on each thread
+    cdef _count_from(self, int n_threads)
+    cdef int64_t total(self) noexcept nogil
+    cdef inline void count(self, int thread, int64_t n) noexcept nogil:
+        (<int64_t *> self.products.p[thread])[0] += n
+    cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil
+    cdef void refresh(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
+                      bint new_functions, int n_threads) noexcept nogil
+    cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                             Marks *marks, uint64_t *rng, int thread) noexcept nogil
+    cdef Py_ssize_t probe(self, float *q, float squared, int32_t *out, Py_ssize_t n,
+                          Py_ssize_t most, Marks *marks, uint64_t *rng, int thread) noexcept nogil
+
+
+cdef class HashRetriever(Retriever):
+    cdef readonly HashFamily family
+    cdef PerThread codes_of_thread, scratch
+    cdef Buffer codes_buffer, moved_buffer
+    cdef int tables_at_once
+    cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n,
+                      int n_threads) noexcept nogil
+    cdef Py_ssize_t _union(self, Tables tables, const float *x, int32_t *out, Py_ssize_t n,
+                           Py_ssize_t most, Marks *marks, uint64_t *rng,
+                           int thread) noexcept nogil

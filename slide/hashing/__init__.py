@@ -1,0 +1,27 @@
+"""Hash families: how neurons come into tables and queries find them.
+
+Every family hashes a neuron's weights with its bias, ``[w, b]``, against a layer's input with a
+one, ``[x, 1]``, so that what is near is what has a large activation ``w . x + b``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slide import _validation as check
+from slide.hashing._family import HashFamily
+from slide.hashing.clusters import Clusters
+from slide.hashing.projections import E2LSH, SimHash
+from slide.hashing.winners import DWTA
+
+__all__ = ["DWTA", "E2LSH", "Clusters", "HashFamily", "SimHash", "get", "serialize"]
+
+
+def get(identifier: Any) -> HashFamily:
+    """Return a hash family from its name, itself or what `serialize` gave."""
+    return check.resolve("hash", identifier, HashFamily, (SimHash, DWTA, E2LSH, Clusters))
+
+
+def serialize(family: HashFamily) -> dict[str, Any]:
+    """Return a description that `get` turns back into an equal family."""
+    return check.serialize_config(family)

@@ -1,0 +1,81 @@
+"""The family whose tables depend on the weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from slide import _validation as check
+from slide._kernels import clusters as _clusters
+from slide.hashing._family import HashFamily
+
+
+class Clusters(HashFamily):
+    """Data-dependent tables: spherical k-means over the neurons' directions.
+
+    Each table partitions the neurons into cells around centroids of the directions of their
+    weights. A query ranks all cells by the inner product with their mean weight vectors, which is
+    the mean activation of their neurons, and takes whole cells, best first. Every rebuild makes one
+    iteration of k-means (Dhillon & Modha 2001), so the cells follow the weights.
+
+    Parameters
+    ----------
+    n_cells : int or "auto"
+        Cells of a table. ``"auto"``: about one per 100 neurons up to 65,536 neurons, one per 40
+        beyond.
+    n_tables : int
+        Partitions, each from other random starts.
+    n_groups : int or "auto"
+        With more than one, cells are found through groups, in two levels: the cost of a query and
+        of a rebuild falls from ``n_cells`` to about ``2 sqrt(n_cells)`` products. ``"auto"``: one
+        group up to 1,024 cells, ``sqrt(n_cells)`` beyond.
+    n_probes : int
+        Groups that a query looks into, best first, over all tables.
+
+    Examples
+    --------
+    >>> Clusters(n_cells=128)
+    Clusters(n_cells=128, n_tables=1, n_groups='auto', n_probes=8)
+    """
+
+    def __init__(
+        self,
+        n_cells: int | str = "auto",
+        n_tables: int = 1,
+        n_groups: int | str = "auto",
+        n_probes: int = 8,
+    ):
+        self.n_cells: Any = n_cells
+        if n_cells != "auto":
+            self.n_cells = check.check_positive_int("n_cells", n_cells, high=1 << 24)
+        self.n_groups: Any = n_groups
+        if n_groups != "auto":
+            self.n_groups = check.check_positive_int("n_groups", n_groups, high=1 << 20)
+        self.n_tables = check.check_positive_int("n_tables", n_tables, high=10_000)
+        self.n_probes = check.check_positive_int("n_probes", n_probes, high=1 << 20)
+
+    def layout(self, n_neurons: int) -> tuple[int, int]:
+        """Return (groups, cells of a group) for a layer of that size."""
+        cells = self.n_cells
+        if cells == "auto":
+            cells = max(1, n_neurons // (100 if n_neurons <= 65_536 else 40))
+        cells = min(cells, n_neurons)
+        groups = self.n_groups
+        if groups == "auto":
+            groups = 1 if cells <= 1024 else round(math.sqrt(cells))
+        groups = min(groups, cells)
+        return groups, -(-cells // groups)
+
+    def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        groups, cells = self.layout(n_neurons)
+        return _clusters.ClusterRetriever(
+            n_neurons, dim, self.n_tables, groups, cells, self.n_probes, n_threads
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "n_cells": self.n_cells,
+            "n_tables": self.n_tables,
+            "n_groups": self.n_groups,
+            "n_probes": self.n_probes,
+        }

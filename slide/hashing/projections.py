@@ -1,0 +1,210 @@
+"""Families of random projections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from slide import _validation as check
+from slide._kernels import hashing as _hashing
+from slide._kernels import projections as _projections
+from slide.hashing._family import CodeFamily, HashFamily
+
+TRANSFORMS = (None, "sign_alsh", "l2_alsh", "simple_lsh")
+"""In the order of the kernels' numbers for them."""
+
+TERMS = {None: (0, 1.0), "sign_alsh": (2, 0.75), "l2_alsh": (3, 0.83), "simple_lsh": (1, 1.0)}
+"""Appended coordinates m, and the norm U that no scaled weight vector exceeds."""
+
+
+def _projection_retriever(
+    family: Any,
+    n_functions: int,
+    cell: float,
+    projection: str,
+    n_neurons: int,
+    dim: int,
+    seed: int,
+    n_threads: int,
+) -> Any:
+    """Return the kernel of a family with a transform and probes; `cell` 0 stands for signs."""
+    return _projections.ProjectionRetriever(
+        n_neurons,
+        dim,
+        n_functions,
+        family.n_tables,
+        cell,
+        projection,
+        TRANSFORMS.index(family.transform),
+        *TERMS[family.transform],
+        family.n_probes,
+        seed,
+        n_threads,
+    )
+
+
+class SimHash(CodeFamily):
+    """Signs of random projections (Charikar, STOC 2002).
+
+    Parameters
+    ----------
+    n_bits : int
+        K, the projections of a table, 1 to 62: more make buckets smaller.
+    n_tables : int
+        L, 1 to 10,000: more find more.
+    projection : {"gaussian", "rademacher", "principal"}
+        Normal coefficients, random signs, or functions that follow the data, for hidden layers.
+        ``"principal"`` is not in the papers: a random rotation of the first ``K L`` principal
+        components of the layer's inputs, which are centred, estimated while training (Mitliagkas et
+        al., NIPS 2013). On these few directions, where the inputs differ, angles are wide enough to
+        tell neurons apart. What the probes find is ranked by the estimate of the activation that
+        the projections give, before candidates are computed; with ``n_probes = 2 ** n_bits`` all
+        neurons are ranked and no table is looked at.
+    transform : {None, "sign_alsh", "simple_lsh"}
+        What weight vectors (scaled to norms of at most U) and queries are put under, so that the
+        signs agree where the inner product is large, not only where the angle is small.
+        ``"sign_alsh"``: ``P(w) = [w, 1/2 - |w|^2, 1/2 - |w|^4]``, ``Q(q) = [q, 0, 0]``, U = 0.75
+        (Shrivastava & Li, UAI 2015). ``"simple_lsh"``: ``P(w) = [w, sqrt(1 - |w|^2)]``,
+        ``Q(q) = [q, 0]``, U = 1 (Neyshabur & Srebro, ICML 2015).
+    n_probes : int
+        Most buckets that a query looks into in one table: its own, then those whose codes differ in
+        the bits with the smallest projections (Lv et al., VLDB 2007), the nearest of all tables
+        first.
+
+    Notes
+    -----
+    With a transform, with several probes, and in hidden layers, the projections of all neurons are
+    kept: ``4 n_bits n_tables`` bytes a neuron.
+
+    Examples
+    --------
+    >>> SimHash(n_bits=4, n_tables=2).codes([[1.0, 2.0], [2.0, 4.0]]).shape
+    (2, 2)
+    """
+
+    tracks = True
+
+    def __init__(
+        self,
+        n_bits: int = 9,
+        n_tables: int = 50,
+        projection: str = "gaussian",
+        transform: str | None = None,
+        n_probes: int = 1,
+    ):
+        self.n_bits = check.check_positive_int("n_bits", n_bits, high=62)
+        self.n_tables = check.check_positive_int("n_tables", n_tables, high=10_000)
+        self.projection = check.check_in(
+            "projection", projection, ("gaussian", "rademacher", "principal")
+        )
+        self.transform = check.check_in("transform", transform, (None, "sign_alsh", "simple_lsh"))
+        if transform is not None and projection == "principal":
+            raise ValueError(
+                f"transform={transform!r} with principal projections: only one of them"
+            )
+        self.n_probes = check.check_positive_int("n_probes", n_probes, high=1 << min(n_bits, 12))
+
+    def _kernel(self, dim: int, seed: int) -> Any:
+        if self.projection == "principal":
+            raise ValueError(f"{self!r}: principal projections depend on a layer's inputs")
+        rademacher = self.projection == "rademacher"
+        return _hashing.SimHash(dim, self.n_bits, self.n_tables, rademacher, seed)
+
+    def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        if self.projection == "principal":
+            raise ValueError(f"{self!r}: principal projections are for hidden layers")
+        if self.transform is None and self.n_probes == 1:
+            return super().retriever(n_neurons, dim, seed, n_threads)
+        return self.tracker(n_neurons, dim, seed, n_threads)
+
+    def tracker(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        layer = n_neurons, dim, seed, n_threads
+        return _projection_retriever(self, self.n_bits, 0.0, self.projection, *layer)
+
+    def collision_probability(self, cosine: Any) -> np.ndarray:
+        """Return the probability that one bit of two vectors is equal: 1 - angle / pi."""
+        return 1 - np.arccos(np.clip(cosine, -1, 1)) / np.pi
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "n_bits": self.n_bits,
+            "n_tables": self.n_tables,
+            "projection": self.projection,
+            "transform": self.transform,
+            "n_probes": self.n_probes,
+        }
+
+
+class E2LSH(HashFamily):
+    """Quantized random projections, for Euclidean distance (Datar et al., SCG 2004).
+
+    A function is ``floor((a . v + b) / width)`` with normal coefficients a and b uniform in
+    [0, width).
+
+    Parameters
+    ----------
+    n_functions : int
+        K, the functions of a table, 1 to 31.
+    n_tables : int
+        L, 1 to 10,000.
+    width : float
+        Width of a cell.
+    transform : {"l2_alsh", None}
+        ``"l2_alsh"``: weight vectors, scaled to norms of at most U = 0.83, become
+        ``[w, |w|^2, |w|^4, |w|^8]`` and unit queries ``[q, 1/2, 1/2, 1/2]``, whose distance falls
+        with their inner product (Shrivastava & Li, NIPS 2014). None: distance as it is.
+    n_probes : int
+        Most buckets that a query looks into in one table, by the distance of its projections from
+        the cells' borders (Lv et al., VLDB 2007), the nearest of all tables first.
+
+    Examples
+    --------
+    >>> E2LSH(n_functions=4, n_tables=2).width
+    2.5
+    """
+
+    tracks = True
+
+    def __init__(
+        self,
+        n_functions: int = 6,
+        n_tables: int = 5,
+        width: float = 2.5,
+        transform: str | None = "l2_alsh",
+        n_probes: int = 1,
+    ):
+        self.n_functions = check.check_positive_int("n_functions", n_functions, high=31)
+        self.n_tables = check.check_positive_int("n_tables", n_tables, high=10_000)
+        self.width = check.check_finite_float("width", width, at_least=1e-6, at_most=1e6)
+        self.transform = check.check_in("transform", transform, (None, "l2_alsh"))
+        self.n_probes = check.check_positive_int(
+            "n_probes", n_probes, high=3 ** min(n_functions, 7)
+        )
+
+    def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        layer = n_neurons, dim, seed, n_threads
+        return _projection_retriever(self, self.n_functions, self.width, "gaussian", *layer)
+
+    def collision_probability(self, distance: Any) -> np.ndarray:
+        """Return the probability that one function agrees on two vectors at this distance.
+
+        Notes
+        -----
+        ``1 - 2 Phi(-w/c) - 2c / (sqrt(2 pi) w) (1 - exp(-w^2 / 2c^2))`` for distance c and width w
+        (Datar et al., 2004).
+        """
+        c = np.maximum(np.asarray(distance, np.float64), 1e-12)
+        r = self.width / c
+        tail = 2 / (np.sqrt(2 * np.pi) * r) * (1 - np.exp(-(r**2) / 2))
+        return 1 - 2 * ndtr(-r) - tail
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "n_functions": self.n_functions,
+            "n_tables": self.n_tables,
+            "width": self.width,
+            "transform": self.transform,
+            "n_probes": self.n_probes,
+        }
