@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+import os
 
 import numpy as np
 
@@ -37,3 +38,35 @@ def aligned_zeros(shape: tuple[int, int]) -> np.ndarray:
     raw = np.zeros(n_bytes + 64, np.uint8)
     first = -raw.ctypes.data % 64
     return raw[first : first + n_bytes].view(np.float32).reshape(shape)
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process can still get, or None where the system does not tell."""
+    found = []
+    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                found.append(1024 * int(line.split()[1]))
+    # The limits of a container, in both versions of control groups.
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError), open(path) as file:
+            found.append(int(file.read()))
+    if not found:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(found, default=None)
+
+
+def check_memory(what: str, n_bytes: int) -> None:
+    """Refuse what would take more memory than there is, before any of it is allocated.
+
+    Raises
+    ------
+    MemoryError
+        With the figures, in GB of 10^9 bytes.
+    """
+    available = available_memory()
+    if available is not None and n_bytes > available:
+        raise MemoryError(
+            f"{what}: {n_bytes / 1e9:,.1f} GB of memory needed, {available / 1e9:,.1f} GB available"
+        )

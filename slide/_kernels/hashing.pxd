@@ -1,5 +1,7 @@
 from libc.stdint cimport int32_t, uint64_t
 
+from slide._kernels.random cimport mix64
+
 
 cdef class HashFamily:
     """K hash functions packed into one code, L times."""
@@ -8,12 +10,36 @@ cdef class HashFamily:
     cdef readonly int code_bits
     cdef readonly Py_ssize_t dim    # values of a vector; ld of them padded with zeros
     cdef readonly Py_ssize_t ld
-    cdef readonly Py_ssize_t products   # multiplications that a table's code takes
+    cdef readonly Py_ssize_t products   # multiply-adds that a table's code takes
     cdef readonly object arrays     # the functions' parameters by name
     cdef Py_ssize_t scratch_floats(self) noexcept nogil
     cdef void codes(self, const float *x, int first, int last, uint64_t *out,
                     float *scratch) noexcept nogil
-    cdef void redraw(self, uint64_t seed) noexcept nogil
+    cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil
 
 cdef enum:
     NO_BUCKET = 0xffffffffffffffff    # the code of a vector that must not be found
+
+
+cdef inline bint is_zero(const float *x, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if x[i] != 0:
+            return False
+    return True
+
+
+cdef inline void nowhere(uint64_t *out, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        out[i] = <uint64_t> NO_BUCKET
+
+
+cdef inline uint64_t append(uint64_t code, uint64_t value) noexcept nogil:
+    """The code with one function more, where values do not fit side by side."""
+    return mix64(code * <uint64_t> 0x9E3779B97F4A7C15 + value + 1)
+
+
+cdef in_range(arrays, name, Py_ssize_t n)
+cdef void shuffle(int32_t *p, Py_ssize_t n, Py_ssize_t first, Py_ssize_t last,
+                  uint64_t *state) noexcept nogil

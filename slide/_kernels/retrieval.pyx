@@ -68,7 +68,7 @@ cdef class HashRetriever(Retriever):
     cdef void refresh(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
                       bint new_functions, int n_threads) noexcept nogil:
         if new_functions:
-            self.family.redraw(seed)
+            self.family.redraw(seed, 0, self.family.n_tables)
             self._insert(p, NULL, p.n_rows, n_threads)
         else:
             self._insert(p, changed, n, n_threads)

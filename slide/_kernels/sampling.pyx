@@ -6,6 +6,7 @@ from libc.string cimport memset
 
 from slide._kernels.openmp cimport omp_get_wtime
 from slide._kernels.random cimport below, stream
+from slide._kernels.retrieval cimport HashRetriever
 
 import numpy as np
 
@@ -369,10 +370,9 @@ cdef class ActiveSet:
                 if name == "scale" and not new[0] > 0 or name == "seen" and not (
                         (new >= 0).all() and (new < 2 ** 53).all()):
                     raise ValueError(f"hash functions: {name} is {new}")
-            if "coordinates" in functions:
-                c = state["functions.coordinates"]
-                if c.size and not 0 <= c.min() <= c.max() < self.retriever.family.dim:
-                    raise ValueError("hash functions: a coordinate is out of range")
+            if isinstance(self.retriever, HashRetriever):
+                (<HashRetriever> self.retriever).family.check_arrays(
+                    {name: state["functions." + name] for name in functions})
             self.retriever.tables.set_state(
                 {name[7:]: a for name, a in state.items() if name.startswith("tables.")})
             for name, array in functions.items():

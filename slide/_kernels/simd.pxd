@@ -1,5 +1,5 @@
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint64_t
 
 cdef extern from "simd.h" nogil:
     float MASKED "SLIDE_MASKED"
@@ -25,6 +25,10 @@ cdef extern from "simd.h" nogil:
         ptrdiff_t (*changes)(int32_t *idx, float *change, const float *a, const float *b,
                              ptrdiff_t n) noexcept nogil
         float (*sumsq)(const float *x, ptrdiff_t n) noexcept nogil
+        float (*columns_sum)(const float *row, const int32_t *idx, ptrdiff_t n) noexcept nogil
+        void (*hadamard)(float *x, ptrdiff_t n, const uint64_t *signs) noexcept nogil
+        void (*sign_codes)(uint64_t *out, const float *x, ptrdiff_t k, ptrdiff_t n,
+                           uint64_t *words) noexcept nogil
         void (*range)(const float *x, ptrdiff_t n, float *low, float *high) noexcept nogil
         void (*bins)(int32_t *out, const float *x, ptrdiff_t n, float low,
                      float scale) noexcept nogil

@@ -11,15 +11,30 @@ from typing import Any
 from slide import _validation as check
 from slide.hashing._family import HashFamily
 from slide.hashing.clusters import Clusters
+from slide.hashing.crosspolytope import CrossPolytope
+from slide.hashing.minhash import MinHash
 from slide.hashing.projections import E2LSH, SimHash
-from slide.hashing.winners import DWTA
+from slide.hashing.winners import DWTA, WTA
 
-__all__ = ["DWTA", "E2LSH", "Clusters", "HashFamily", "SimHash", "get", "serialize"]
+__all__ = [
+    "DWTA",
+    "E2LSH",
+    "WTA",
+    "Clusters",
+    "CrossPolytope",
+    "HashFamily",
+    "MinHash",
+    "SimHash",
+    "get",
+    "serialize",
+]
+
+FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters)
 
 
 def get(identifier: Any) -> HashFamily:
     """Return a hash family from its name, itself or what `serialize` gave."""
-    return check.resolve("hash", identifier, HashFamily, (SimHash, DWTA, E2LSH, Clusters))
+    return check.resolve("hash", identifier, HashFamily, FAMILIES)
 
 
 def serialize(family: HashFamily) -> dict[str, Any]:

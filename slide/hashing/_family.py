@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from slide import _validation as check
 from slide._kernels import retrieval as _retrieval
-from slide._memory import padded
+from slide._memory import check_memory, padded
+from slide._threads import n_threads as _n_threads
+
+BLOCK_FLOATS = 1 << 22
+"""Rows are hashed in blocks of about so many padded values, 16 MB."""
 
 
 class HashFamily:
@@ -41,28 +47,100 @@ class CodeFamily(HashFamily):
     def _kernel(self, dim: int, seed: int) -> Any:
         raise NotImplementedError
 
-    def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
-        return _retrieval.HashRetriever(self._kernel(dim, seed), n_neurons, n_threads)
+    def _function_bytes(self, dim: int) -> int:
+        """Return the memory that the functions' parameters take."""
+        raise NotImplementedError
 
-    def codes(self, X: Any, seed: int = 0) -> np.ndarray:
+    def _checked_kernel(self, dim: int, seed: int, n_bytes: int, what: str) -> Any:
+        check_memory(f"{self!r} {what}", self._function_bytes(dim) + n_bytes)
+        return self._kernel(dim, seed)
+
+    def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        tables = table_bytes(n_neurons, self.n_tables, n_threads)
+        kernel = self._checked_kernel(dim, seed, tables, f"on {n_neurons:,} neurons")
+        return _retrieval.HashRetriever(kernel, n_neurons, n_threads)
+
+    def cost(self, dim: int) -> int:
+        """Return the operations that all `n_tables` codes of one vector take.
+
+        Parameters
+        ----------
+        dim : int
+            Values of the vector.
+
+        Returns
+        -------
+        int
+            Multiply-adds; an addition, or a comparison of two values, counts as one too.
+        """
+        raise NotImplementedError
+
+    def codes(self, X: Any, seed: int = 0, n_jobs: int | None = None) -> np.ndarray:
         """Return the codes of vectors.
 
         Parameters
         ----------
         X : array-like or sparse, shape (n, d)
+            Finite. Sparse rows are made dense block by block.
         seed : int
             Of the functions that are drawn, at least 0.
+        n_jobs : int or None
+            Threads: None is joblib's default, 1 unless a context says otherwise, -1 all
+            processors. Codes do not depend on it.
 
         Returns
         -------
         ndarray of uint64, shape (n, n_tables)
-            All functions of a table packed into one number, without overlap.
+            All functions of a table packed into one number, without overlap where they fit into 63
+            bits. ``2**64 - 1`` is the code of a vector that is in no bucket, such as one of zeros.
+
+        Raises
+        ------
+        ValueError
+            If the shape is wrong, or a value is NaN or infinite; the message has its row.
+        MemoryError
+            If the functions and the codes need more memory than there is.
         """
         seed = check.check_positive_int("seed", seed, low=0, high=2**63 - 1)
-        X = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+        threads = _n_threads(n_jobs)
+        if not sp.issparse(X):
+            X = np.asarray(X)
         if X.ndim != 2 or X.shape[1] < 1:
             raise ValueError(f"X must have shape (n, d) with d >= 1, got {X.shape}")
-        X = check.check_features(X, X.shape[1], "X")
-        rows = np.zeros((len(X), padded(X.shape[1])), np.float32)
-        rows[:, : X.shape[1]] = X
-        return self._kernel(X.shape[1], seed).hash(rows)
+        n, dim = X.shape
+        X = check.check_features(X, dim, "X")
+        kernel = self._checked_kernel(dim, seed, 8 * n * self.n_tables, f"on {n:,} vectors")
+        out = np.empty((n, self.n_tables), np.uint64)
+        for first, rows in _blocks(X, dim):
+            kernel.hash(rows, threads, out[first : first + len(rows)])
+        return out
+
+
+def table_bytes(n_neurons: int, n_tables: int, n_threads: int) -> int:
+    """Return the most that tables take: ids, tags and starts, and the codes while they are built.
+
+    Each thread has the space of one table more.
+    """
+    return 6 * (n_tables + n_threads) * n_neurons + max(8 * n_neurons, 1 << 25)
+
+
+def check_dim(dim: int) -> int:
+    """Return `dim` after a check of its range."""
+    return check.check_positive_int("dim", dim, high=2**31 - 1)
+
+
+def _blocks(X: Any, dim: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of the first row of every block, and its rows padded with zeros."""
+    height = max(1, min(X.shape[0], BLOCK_FLOATS // padded(dim)))
+    block = np.zeros((height, padded(dim)), np.float32)
+    for first in range(0, X.shape[0], height):
+        last = min(first + height, X.shape[0])
+        rows = block[: last - first]
+        if sp.issparse(X):
+            rows[:] = 0
+            start, stop = X.indptr[first], X.indptr[last]
+            row = np.repeat(np.arange(last - first), np.diff(X.indptr[first : last + 1]))
+            rows[row, X.indices[start:stop]] = X.data[start:stop]
+        else:
+            rows[:, :dim] = X[first:last]
+        yield first, rows

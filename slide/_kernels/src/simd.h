@@ -38,6 +38,14 @@ typedef struct {
     /* The places where a and b differ, and a - b there; returns how many. */
     ptrdiff_t (*changes)(int32_t *idx, float *change, const float *a, const float *b, ptrdiff_t n);
     float (*sumsq)(const float *x, ptrdiff_t n);
+    /* Sum of the n columns idx of a row. */
+    float (*columns_sum)(const float *row, const int32_t *idx, ptrdiff_t n);
+    /* x <- H (s * x), not normalized: H is the Walsh-Hadamard matrix of order n, a power of two >=
+       64, and s_i is -1 where bit i of `signs` (words of 64) is set. */
+    void (*hadamard)(float *x, ptrdiff_t n, const uint64_t *signs);
+    /* out[t] = the k bits x[t k + i] > 0, the first of them the highest; k <= 62. x is read and
+       `words` written up to the next multiple of 64 values, a bit each. */
+    void (*sign_codes)(uint64_t *out, const float *x, ptrdiff_t k, ptrdiff_t n, uint64_t *words);
     /* Least and largest of n >= 1 values; the number of each one's bin, (x - low) * scale, or 0
        where that is none of 0 ... 2^SLIDE_LOG_BINS - 1. */
     void (*range)(const float *x, ptrdiff_t n, float *low, float *high);

@@ -167,6 +167,133 @@ static float FN(sumsq)(const float *x, ptrdiff_t n)
     return s;
 }
 
+static float FN(columns_sum)(const float *restrict row, const int32_t *restrict idx, ptrdiff_t n)
+{
+    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    ptrdiff_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        s0 += row[idx[i]];
+        s1 += row[idx[i + 1]];
+        s2 += row[idx[i + 2]];
+        s3 += row[idx[i + 3]];
+    }
+    for (; i < n; i++) s0 += row[idx[i]];
+    return (s0 + s2) + (s1 + s3);
+}
+
+/* Lane i of the result is lane i ^ h, h a constant power of two below LANES. */
+#if LANES == 4
+#define PARTNERS(h) 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h
+#define EACH(f) f(0), f(1), f(2), f(3)
+#elif LANES == 8
+#define PARTNERS(h) 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h
+#define EACH(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
+#else
+#define PARTNERS(h)                                                                                \
+    0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h, 8 ^ h, 9 ^ h, 10 ^ h, 11 ^ h, 12 ^ h,   \
+        13 ^ h, 14 ^ h, 15 ^ h
+#define EACH(f)                                                                                    \
+    f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13),        \
+        f(14), f(15)
+#endif
+#if defined(__clang__) || __GNUC__ >= 12
+#define PARTNER(x, h) __builtin_shufflevector(x, x, PARTNERS(h))
+#else
+#define PARTNER(x, h) __builtin_shuffle(x, (vi){PARTNERS(h)})
+#endif
+#define BIT(i) 1 << (i)
+#define REVERSED_BIT(i) 1 << (LANES - 1 - (i))
+#define SIGN1(i) (i) & 1 ? -1.0f : 1.0f
+#define SIGN2(i) (i) & 2 ? -1.0f : 1.0f
+#define SIGN4(i) (i) & 4 ? -1.0f : 1.0f
+#define SIGN8(i) (i) & 8 ? -1.0f : 1.0f
+
+/* Stages whose partners are in one vector are a shuffle and a multiply-add; the others take two
+   at a time, so that a value is read and written half as often. */
+static void FN(hadamard)(float *restrict x, ptrdiff_t n, const uint64_t *restrict signs)
+{
+    const vi bit = {EACH(BIT)};
+    const vf s1 = {EACH(SIGN1)}, s2 = {EACH(SIGN2)};
+#if LANES >= 8
+    const vf s4 = {EACH(SIGN4)};
+#endif
+#if LANES >= 16
+    const vf s8 = {EACH(SIGN8)};
+#endif
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        vi word = (vi){0} + (int32_t)(signs[i / 64] >> (i % 64) & ((1 << LANES) - 1));
+        vi flip = ((word & bit) != 0) & INT32_MIN;
+        vf v = (vf)((vi)LOAD(x + i) ^ flip);
+        v = v * s1 + PARTNER(v, 1);
+        v = v * s2 + PARTNER(v, 2);
+#if LANES >= 8
+        v = v * s4 + PARTNER(v, 4);
+#endif
+#if LANES >= 16
+        v = v * s8 + PARTNER(v, 8);
+#endif
+        STORE(x + i, v);
+    }
+    ptrdiff_t h = LANES;
+    for (; 4 * h <= n; h *= 4) {
+        for (ptrdiff_t i = 0; i < n; i += 4 * h) {
+            for (ptrdiff_t j = i; j < i + h; j += LANES) {
+                vf a = LOAD(x + j), b = LOAD(x + j + h);
+                vf c = LOAD(x + j + 2 * h), d = LOAD(x + j + 3 * h);
+                vf ab = a + b, a_b = a - b, cd = c + d, c_d = c - d;
+                STORE(x + j, ab + cd);
+                STORE(x + j + h, a_b + c_d);
+                STORE(x + j + 2 * h, ab - cd);
+                STORE(x + j + 3 * h, a_b - c_d);
+            }
+        }
+    }
+    if (2 * h <= n) {
+        for (ptrdiff_t j = 0; j < h; j += LANES) {
+            vf a = LOAD(x + j), b = LOAD(x + j + h);
+            STORE(x + j, a + b);
+            STORE(x + j + h, a - b);
+        }
+    }
+}
+
+/* The positive lanes as bits, lane 0 the highest: each lane holds its own bit or none, so their
+   sum is their union. */
+static inline uint64_t FN(positive)(vf v)
+{
+    const vi bit = {EACH(REVERSED_BIT)};
+    union { vi v; int32_t i[LANES]; } u = {(v > 0) & bit};
+    int32_t bits = 0;
+    for (int k = 0; k < LANES; k++) bits |= u.i[k];
+    return (uint64_t)bits;
+}
+
+static void FN(sign_codes)(uint64_t *restrict out, const float *restrict x, ptrdiff_t k,
+                           ptrdiff_t n, uint64_t *restrict words)
+{
+    for (ptrdiff_t i = 0; i < k * n; i += 64) {
+        uint64_t word = 0;
+        for (int j = 0; j < 64; j += LANES) word = word << LANES | FN(positive)(LOAD(x + i + j));
+        words[i / 64] = word;
+    }
+    for (ptrdiff_t t = 0; t < n; t++) {
+        ptrdiff_t first = t * k, w = first / 64, shift = first % 64;
+        uint64_t bits = words[w] << shift;
+        if (shift + k > 64) bits |= words[w + 1] >> (64 - shift);
+        out[t] = bits >> (64 - k);
+    }
+}
+
+#undef PARTNERS
+#undef PARTNER
+#undef EACH
+#undef BIT
+#undef REVERSED_BIT
+#undef SIGN1
+#undef SIGN2
+#undef SIGN4
+#undef SIGN8
+
 static void FN(range)(const float *x, ptrdiff_t n, float *low, float *high)
 {
     float least = x[0], most = x[0];
@@ -381,7 +508,8 @@ static void FN(adam)(float *restrict w, float *restrict m, float *restrict v,
 
 static const slide_simd_table FN(table) = {
     SLIDE_STR(ISA), FN(rows_dot), FN(rows_axpy), FN(columns_dot), FN(columns_axpy),
-    FN(columns_add), FN(changes), FN(sumsq),   FN(range),     FN(bins),        FN(exp_shift),
+    FN(columns_add), FN(changes), FN(sumsq),   FN(columns_sum), FN(hadamard),
+    FN(sign_codes), FN(range),     FN(bins),        FN(exp_shift),
     FN(scale),      FN(shift),
     FN(axpy),       FN(sigmoid),  FN(tanh),      FN(sgd),         FN(momentum),
     FN(adagrad),    FN(adagrad_momentum),        FN(adam_skip),   FN(adam),

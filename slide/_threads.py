@@ -1,0 +1,27 @@
+"""Numbers of threads, with joblib's meaning of ``n_jobs``."""
+
+from __future__ import annotations
+
+from joblib import effective_n_jobs
+
+from slide._kernels import build_info
+
+
+def n_threads(n_jobs: int | None) -> int:
+    """Return the number of threads that `n_jobs` stands for.
+
+    Raises
+    ------
+    TypeError
+        If it is neither an integer nor None.
+    ValueError
+        If it is 0.
+    """
+    if n_jobs is not None:
+        if isinstance(n_jobs, bool) or not hasattr(n_jobs, "__index__"):
+            raise TypeError(f"n_jobs must be an integer or None, got {n_jobs!r}")
+        if n_jobs == 0:
+            raise ValueError("n_jobs=0 has no meaning; use 1 for one thread, -1 for all processors")
+    if not build_info.openmp:
+        return 1
+    return min(effective_n_jobs(n_jobs), 1024)
