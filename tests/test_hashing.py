@@ -17,6 +17,7 @@ from strategies import odd_widths, seeds
 
 from slide import hashing
 from slide._kernels import hashing as kernels
+from slide._kernels.winners import Winners
 from slide._memory import padded
 
 SIGMAS = 4.5
@@ -121,7 +122,7 @@ def test_dwta_functions_agree_as_often_as_the_formula_says(x, y, m):
     family = hashing.DWTA(n_functions=1, n_tables=5000, n_bins=m)
     hits = n = 0
     for seed in range(6):
-        kernel = kernels.DWTA(len(x), 1, 5000, m, seed)
+        kernel = Winners(len(x), 1, 5000, m, True, seed)
         codes = kernel.hash(rows([x, y]))
         given_ = ~both_empty(kernel, x.astype(np.float32), y.astype(np.float32))
         n, hits = n + int(given_.sum()), hits + int((codes[0] == codes[1])[given_].sum())
@@ -145,7 +146,7 @@ def test_dwta_bins_of_zeros_borrow_without_bias(n_nonzero):
     p = family.collision_probability(x, y)
     surplus = []
     for seed in range(300):
-        kernel = kernels.DWTA(200, 1, 300, 4, seed)
+        kernel = Winners(200, 1, 300, 4, True, seed)
         codes = kernel.hash(rows([x, y]))
         empty = both_empty(kernel, x, y)
         assert empty.any()
@@ -162,7 +163,7 @@ def test_zero_vectors_have_no_bucket_in_dwta(n_functions, n_bins):
 
 def test_dwta_values_below_zero_win_over_nothing():
     # A bin is empty only where all of it is 0; among negative values the largest wins.
-    kernel = kernels.DWTA(16, 1, 8, 16, 0)
+    kernel = Winners(16, 1, 8, 16, True, 0)
     x = -np.arange(1.0, 17.0)
     codes = kernel.hash(rows(x))[0]
     assert [kernel.arrays["coordinates"][t, c] for t, c in enumerate(codes)] == [0] * 8
@@ -198,15 +199,16 @@ def mix64(z):
 
 def dwta_code(kernel, table, x, n_bins):
     """A table's code in Python, function by function; None if a function finds nothing."""
-    coordinates = kernel.arrays["coordinates"]
+    coordinates, pool = kernel.arrays["coordinates"], kernel.arrays["pool"]
     bin_bits = (n_bins - 1).bit_length()
     width = kernel.code_bits // kernel.n_functions
     code = 0
     for k in range(kernel.n_functions):
         i = table * kernel.n_functions + k
         for tries in range(1 << (width - bin_bits)):
-            at = mix64(i * 64 + tries) % len(coordinates) if tries else i
-            values = x[coordinates[at]]
+            step = mix64(i) >> 32 | 1
+            source = pool[64 * table + (mix64(i) + tries * step) % 64] if tries else coordinates[i]
+            values = x[source]
             if values.any():
                 break
         else:
@@ -220,7 +222,7 @@ def dwta_code(kernel, table, x, n_bins):
 )
 @pytest.mark.parametrize("n_nonzero", [1, 4, 90])
 def test_every_dwta_winner_is_in_the_code(n_functions, n_bins, n_nonzero):
-    kernel = kernels.DWTA(90, n_functions, 6, n_bins, 1)
+    kernel = Winners(90, n_functions, 6, n_bins, True, 1)
     rng = np.random.default_rng(n_nonzero)
     x = np.array([sparse_vector(rng, 90, n_nonzero) for _ in range(12)])
     expected = [
@@ -231,13 +233,14 @@ def test_every_dwta_winner_is_in_the_code(n_functions, n_bins, n_nonzero):
     assert kernel.code_bits <= 63
 
 
-@pytest.mark.parametrize(("dim", "n_bins"), [(8, 8), (37, 3), (100, 7), (5, 2)])
+@pytest.mark.parametrize(("dim", "n_bins"), [(8, 8), (37, 3), (40, 7), (5, 2)])
 def test_dwta_bins_are_disjoint_pieces_of_permutations(dim, n_bins):
-    c = kernels.DWTA(dim, 2, 50, n_bins, 0).arrays["coordinates"]
     whole = dim // n_bins
-    for first in range(0, len(c) - whole + 1, whole):
-        block = c[first : first + whole].ravel()
-        assert len(np.unique(block)) == len(block)
+    kernel = Winners(dim, 2 * whole + 1, 9, n_bins, False, 0)
+    c = kernel.arrays["coordinates"].reshape(9, 2 * whole + 1, n_bins)
+    for first in (0, whole):
+        for block in c[:, first : first + whole].reshape(9, -1):
+            assert len(np.unique(block)) == len(block)
     assert c.min() >= 0
     assert c.max() < dim
     assert len(np.unique(c)) == dim
@@ -249,6 +252,13 @@ FAMILIES = [
     hashing.SimHash(n_bits=9, n_tables=11),
     hashing.SimHash(n_bits=40, n_tables=3, projection="rademacher"),
     hashing.DWTA(n_functions=3, n_tables=7, n_bins=4),
+    hashing.SimHash(n_bits=9, n_tables=11, projection="sparse"),
+    hashing.SimHash(n_bits=9, n_tables=17, projection="hadamard"),
+    hashing.WTA(n_functions=3, n_tables=7, n_bins=4),
+    hashing.MinHash(n_functions=3, n_tables=7, top_k=10),
+    hashing.CrossPolytope(n_functions=2, n_tables=5),
+    hashing.CrossPolytope(n_functions=3, n_tables=5, rotation="hadamard", dim=3),
+    hashing.E2LSH(n_functions=3, n_tables=7, transform=None),
 ]
 
 
@@ -266,9 +276,9 @@ def test_codes_are_a_function_of_the_seed_and_the_vector_alone(family):
     assert (family.codes(X, seed=5) != codes).any()
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=repr)
+@pytest.mark.parametrize("family", FAMILIES[:-1], ids=repr)
 @given(seed=seeds, dim=odd_widths, exponent=st.integers(-20, 20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_codes_do_not_depend_on_the_length_of_a_vector(family, seed, dim, exponent):
     dim = max(dim, 4)
     x = np.random.default_rng(seed).standard_normal((3, dim)).astype(np.float32)
@@ -319,7 +329,7 @@ def test_cluster_layouts(n_neurons):
         (lambda v: hashing.SimHash(n_bits=v), "n_bits", -3),
         (lambda v: hashing.SimHash(n_tables=v), "n_tables", 0),
         (lambda v: hashing.SimHash(n_tables=v), "n_tables", 10_001),
-        (lambda v: hashing.SimHash(projection=v), "projection", "sparse"),
+        (lambda v: hashing.SimHash(projection=v), "projection", "dense"),
         (lambda v: hashing.DWTA(n_functions=v), "n_functions", 0),
         (lambda v: hashing.DWTA(n_functions=v), "n_functions", 21),
         (lambda v: hashing.DWTA(n_tables=v), "n_tables", -1),
@@ -359,8 +369,8 @@ def test_numbers_of_a_wrong_type_are_refused_by_name(family, name, value):
 
 
 def test_unknown_families_are_refused():
-    with pytest.raises(ValueError, match="hash 'minhash' is unknown; known are Clusters, DWTA"):
-        hashing.get("minhash")
+    with pytest.raises(ValueError, match="hash 'maxhash' is unknown; known are Clusters, Cross"):
+        hashing.get("maxhash")
     with pytest.raises(TypeError, match=r"hash must be a HashFamily, .* got 5"):
         hashing.get(5)
     with pytest.raises(ValueError, match="n_bit"):

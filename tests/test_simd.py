@@ -66,9 +66,20 @@ for name, (optimizer, activation, loss, sampler) in cases.items():
     arrays[name + ".scores"] = model.predict(x)
     for i, w in enumerate(model.get_weights()):
         arrays[f"{name}.{i}"] = w
-for family in (hashing.SimHash(6, 8), hashing.DWTA(2, 8, 4)):
-    vectors = np.random.default_rng(1).normal(size=(200, 21))
-    arrays[type(family).__name__] = family.codes(vectors)
+families = (
+    hashing.SimHash(6, 8),
+    hashing.SimHash(6, 8, "sparse"),
+    hashing.SimHash(6, 30, "hadamard"),
+    hashing.SimHash(62, 9, "hadamard"),
+    hashing.DWTA(2, 8, 4),
+    hashing.CrossPolytope(2, 8),
+    hashing.CrossPolytope(2, 8, "hadamard", 20),
+    hashing.E2LSH(2, 8, transform=None),
+)
+for family in families:
+    for width in (21, 300):
+        vectors = np.random.default_rng(1).normal(size=(200, width))
+        arrays[f"{family!r} {width}"] = family.codes(vectors)
 np.savez(sys.argv[1], **arrays)
 """
 

@@ -28,7 +28,7 @@ cdef class MinHash(HashFamily):
 
     def __cinit__(self, Py_ssize_t dim, int n_functions, int n_tables, Py_ssize_t top_k,
                   uint64_t seed):
-        cdef Py_ssize_t widest = -(-dim // n_functions)
+        cdef Py_ssize_t widest = (dim + n_functions - 1) // n_functions
         self.dim, self.ld, self.top_k = dim, padded(dim), min(top_k, dim)
         self.n_functions, self.n_tables = n_functions, n_tables
         self.shift = len(bin(widest - 1)) - 2 if widest > 1 else 0

@@ -53,10 +53,9 @@ cdef class FastSimHash(HashFamily):
         self.dim, self.ld, self.order = dim, padded(dim), order_of(dim)
         self.n_functions, self.n_tables, self.code_bits = n_functions, n_tables, n_functions
         self.together = <int> max(1, min(n_tables, self.order // n_functions))
-        self.n_rotations = <int> -(-n_functions // self.order)
-        cdef Py_ssize_t rotations = -(-n_tables // self.together) * self.n_rotations
-        self.products = -(-rotations * 3 * self.order * <Py_ssize_t> int(self.order).bit_length()
-                          // n_tables)
+        self.n_rotations = <int> ((n_functions + self.order - 1) // self.order)
+        cdef Py_ssize_t rotations = (n_tables + self.together - 1) // self.together * self.n_rotations
+        self.products = rotations * 3 * self.order * int(self.order).bit_length() // n_tables
         seeds = np.zeros(n_tables, dtype=np.uint64)
         self.arrays = {"seeds": seeds}
         self.seeds = seeds
@@ -120,7 +119,7 @@ cdef class CrossPolytope(HashFamily):
         self.n_functions, self.n_tables = n_functions, n_tables
         self.code_bits = n_functions * self.bits
         self.together = <int> min(n_functions, self.order // target)
-        self.n_rotations = -(-n_functions // self.together)
+        self.n_rotations = (n_functions + self.together - 1) // self.together
         self.products = n_functions * target * dim
         if fast:
             self.products = self.n_rotations * 3 * self.order * int(self.order).bit_length()
