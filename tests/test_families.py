@@ -422,7 +422,7 @@ def test_vectors_of_one_value():
 )
 def test_costs(family, dim, cost):
     assert family.cost(dim) == cost
-    with pytest.raises(ValueError, match="dim must be .*got 0"):
+    with pytest.raises(ValueError, match=r"dim must be .*got 0"):
         family.cost(0)
 
 
@@ -434,7 +434,11 @@ def test_every_family_finds_neurons_of_a_model(family, tmp_path):
 
     def model():
         sampler = sampling.LSH(family, 30, rebuild_every=2, new_functions_every=2)
-        layers = [slide.Input(8), slide.Dense(11, "tanh"), slide.Dense(40, "softmax", sampler=sampler)]
+        layers = [
+            slide.Input(8),
+            slide.Dense(11, "tanh"),
+            slide.Dense(40, "softmax", sampler=sampler),
+        ]
         made = slide.Sequential(layers, seed=1)
         made.compile(slide.optimizers.Adam(0.01), "categorical_crossentropy")
         return made
@@ -466,7 +470,7 @@ def test_indices_out_of_range_are_refused(family, name, change):
     state = active.get_state()
     active.set_state(state)
     state["functions." + name].flat[-1] = change
-    with pytest.raises(ValueError, match="hash functions: a .* is out of range"):
+    with pytest.raises(ValueError, match=r"hash functions: a .* is out of range"):
         active.set_state(state)
 
 

@@ -950,7 +950,7 @@ def test_damaged_state_is_refused_and_changes_nothing(name, change, words):
         (lambda: sampling.LSH(rebuild_decay=-0.1), "rebuild_decay must be at least 0, got -0.1"),
         (lambda: sampling.LSH(rebuild_decay=math.nan), "rebuild_decay must be finite, got nan"),
         (lambda: sampling.LSH(new_functions_every=-1), "new_functions_every .*got -1"),
-        (lambda: sampling.LSH("minhash"), "hash 'minhash' is unknown"),
+        (lambda: sampling.LSH("maxhash"), "hash 'maxhash' is unknown"),
         (lambda: sampling.Uniform(0), "n must be at least 1, got 0"),
         (lambda: sampling.Uniform(-3), "n must be at least 1, got -3"),
         (lambda: sampling.Uniform(0.0), "n must be greater than 0, got 0.0"),

@@ -1,6 +1,6 @@
 """MinHash of the largest coordinates by one permutation a table."""
 cimport cython
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint64_t
 
 from slide._kernels.hashing cimport HashFamily, append, in_range, nowhere, shuffle
 from slide._kernels.random cimport mix64, stream
@@ -15,7 +15,7 @@ cdef enum:
 @cython.final
 cdef class MinHash(HashFamily):
     """
-    The K functions of a table are the smallest places in the K equal parts (bins) of one permutation
+    The K functions of a table are the smallest places in K equal parts (bins) of one permutation
     (Li, Owen & Zhang 2012). Bin i without a member takes that of bin hash(i, 1), hash(i, 2), ...,
     the first that has one (Shrivastava 2017). Values are places of the whole permutation, so they
     say which bin they come from.

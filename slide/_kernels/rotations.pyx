@@ -24,6 +24,11 @@ def order_of(Py_ssize_t dim):
     return max(64, 1 << (dim - 1).bit_length())
 
 
+def rotation_cost(Py_ssize_t order):
+    """Additions and changes of sign of one fast rotation."""
+    return 3 * order * int(order).bit_length()
+
+
 cdef void rotate(const float *x, Py_ssize_t ld, float *z, Py_ssize_t order, uint64_t *signs,
                  uint64_t seed, uint64_t number) noexcept nogil:
     """z (order floats) = fast rotation `number` of a seed of x (ld <= order floats)."""
@@ -54,8 +59,8 @@ cdef class FastSimHash(HashFamily):
         self.n_functions, self.n_tables, self.code_bits = n_functions, n_tables, n_functions
         self.together = <int> max(1, min(n_tables, self.order // n_functions))
         self.n_rotations = <int> ((n_functions + self.order - 1) // self.order)
-        cdef Py_ssize_t rotations = (n_tables + self.together - 1) // self.together * self.n_rotations
-        self.products = rotations * 3 * self.order * int(self.order).bit_length() // n_tables
+        cdef Py_ssize_t groups = (n_tables + self.together - 1) // self.together
+        self.products = groups * self.n_rotations * rotation_cost(self.order) // n_tables
         seeds = np.zeros(n_tables, dtype=np.uint64)
         self.arrays = {"seeds": seeds}
         self.seeds = seeds
@@ -122,7 +127,7 @@ cdef class CrossPolytope(HashFamily):
         self.n_rotations = (n_functions + self.together - 1) // self.together
         self.products = n_functions * target * dim
         if fast:
-            self.products = self.n_rotations * 3 * self.order * int(self.order).bit_length()
+            self.products = self.n_rotations * rotation_cost(self.order)
         rows = 0 if fast else n_tables * n_functions * target
         projections = np.zeros((rows, self.ld), dtype=np.float32)
         seeds = np.zeros(n_tables if fast else 0, dtype=np.uint64)

@@ -102,8 +102,8 @@ cdef class Winners(HashFamily):
                 while w < 0 and tries < self.max_tries:
                     tries += 1
                     # An odd step comes to all of the pool before it comes to one again.
-                    w = self.winner(x, &self.pool[
-                        <Py_ssize_t> t * POOL + ((walk + tries * (walk >> 32 | 1)) & (POOL - 1)), 0])
+                    i = t * POOL + <Py_ssize_t> ((walk + tries * (walk >> 32 | 1)) & (POOL - 1))
+                    w = self.winner(x, &self.pool[i, 0])
                 if w < 0:
                     code = NO_BUCKET
                     break

@@ -11,7 +11,6 @@ from slide import _validation as check
 from slide._kernels import rotations as _rotations
 from slide._memory import padded
 from slide.hashing._family import CodeFamily, check_dim
-from slide.hashing.projections import rotation_cost
 
 
 class CrossPolytope(CodeFamily):
@@ -87,7 +86,9 @@ class CrossPolytope(CodeFamily):
             return self.n_functions * self.n_tables * target * (dim + 1)
         order = _rotations.order_of(dim)
         rotations = -(-self.n_functions // min(self.n_functions, order // target))
-        return self.n_tables * (rotations * rotation_cost(order) + self.n_functions * target)
+        return self.n_tables * (
+            rotations * _rotations.rotation_cost(order) + self.n_functions * target
+        )
 
     def collision_probability(self, cosine: Any, dim: int | None = None) -> np.ndarray:
         """Return the probability that one function agrees on two vectors.

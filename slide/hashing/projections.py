@@ -24,11 +24,6 @@ KEEP_NOTHING = ("sparse", "hadamard")
 """Projections for which no kernel keeps the neurons' projections."""
 
 
-def rotation_cost(order: int) -> int:
-    """Return the additions and changes of sign of one fast rotation."""
-    return 3 * order * order.bit_length()
-
-
 def _n_nonzero(dim: int) -> int:
     return min(dim, max(16, -(-dim // 3)))
 
@@ -178,8 +173,8 @@ class SimHash(CodeFamily):
         if self.projection == "hadamard":
             order = _rotations.order_of(dim)
             if self.n_bits > order:
-                return self.n_tables * -(-self.n_bits // order) * rotation_cost(order)
-            return -(-self.n_tables // (order // self.n_bits)) * rotation_cost(order)
+                return self.n_tables * -(-self.n_bits // order) * _rotations.rotation_cost(order)
+            return -(-self.n_tables // (order // self.n_bits)) * _rotations.rotation_cost(order)
         width = _n_nonzero(dim) if self.projection == "sparse" else dim
         return self.n_bits * self.n_tables * width
 

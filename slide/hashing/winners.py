@@ -102,8 +102,8 @@ class DWTA(WTA):
     """Densified winner take all (Chen & Shrivastava, UAI 2018).
 
     One function is the position of the largest among ``n_bins`` randomly chosen coordinates. Where
-    they are all 0, up to 63 other random bins of the table are tried in a fixed random order, and the
-    code says how many tries it took, so that a borrowed position never matches one that is not.
+    they are all 0, up to 63 other random bins of the table are tried in a fixed random order, and
+    the code says how many tries it took, so that a borrowed position never matches one that is not.
 
     Parameters
     ----------
