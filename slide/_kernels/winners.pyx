@@ -52,27 +52,32 @@ cdef class Winners(HashFamily):
         in_range(arrays, "pool", self.dim)
 
     cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil:
-        # A table's bins are consecutive pieces of random permutations; those of its pool are not.
+        # Bins of all tables are consecutive pieces of random permutations, each of which is a
+        # function of the seed and its number; bins of a pool are not.
         cdef uint64_t state
-        cdef Py_ssize_t t, i, j, at, m = self.n_bins
+        cdef Py_ssize_t t, i, j, at, m = self.n_bins, whole = self.dim // m, drawn = -1
         cdef int32_t *p = <int32_t *> self.permutation.p
+        for i in range(<Py_ssize_t> first * self.n_functions,
+                       <Py_ssize_t> last * self.n_functions):
+            if i // whole != drawn:
+                drawn = i // whole
+                state = stream(seed, 2, drawn)
+                for j in range(self.dim):
+                    p[j] = <int32_t> j
+                shuffle(p, self.dim, 0, whole * m, &state)
+            at = i % whole * m
+            for j in range(m):
+                self.coordinates[i, j] = p[at + j]
+        if not self.densified:
+            return
         for t in range(first, last):
-            state = stream(seed, 2, t)
+            state = stream(seed, 13, t)
             for j in range(self.dim):
                 p[j] = <int32_t> j
-            at = 0
-            for i in range(t * self.n_functions, (t + 1) * self.n_functions):
-                if at + m > self.dim:
-                    at = 0
-                shuffle(p, self.dim, at, at + m, &state)
+            for i in range(t * POOL, (t + 1) * POOL):
+                shuffle(p, self.dim, 0, m, &state)
                 for j in range(m):
-                    self.coordinates[i, j] = p[at + j]
-                at += m
-            if self.densified:
-                for i in range(t * POOL, (t + 1) * POOL):
-                    shuffle(p, self.dim, 0, m, &state)
-                    for j in range(m):
-                        self.pool[i, j] = p[j]
+                    self.pool[i, j] = p[j]
 
     cdef inline int winner(self, const float *x, const int32_t *c) noexcept nogil:
         """Place of a bin's largest value; densified, -1 if all are 0."""
