@@ -37,7 +37,7 @@ class CrossPolytope(CodeFamily):
     >>> family = CrossPolytope(n_functions=2, n_tables=3, dim=8)
     >>> family.codes(np.eye(9)).shape
     (9, 3)
-    >>> family.collision_probability(np.cos(0.3)).round(3)
+    >>> print(family.collision_probability(np.cos(0.3)).round(3))
     0.722
     """
 
@@ -106,7 +106,7 @@ class CrossPolytope(CodeFamily):
         variables with correlation `cosine`, independent of the others, so that ``P = 2 d E[1(X > 0,
         Y > 0) Q(X, Y)^(d-1)]`` with ``Q(u, v) = P(|X| < u, |Y| < v)``, which Owen's T function
         gives. The integral over the quadrant is by Gauss and Legendre's rule in the sum and the
-        difference of X and Y, in units of their standard deviations; its error is below 1e-6. A
+        difference of X and Y, in units of their standard deviations; its error is below 1e-4. A
         fast rotation is one in the limit of many coordinates.
         """
         if dim is None and self.dim is None:
