@@ -233,11 +233,12 @@ def test_every_dwta_winner_is_in_the_code(n_functions, n_bins, n_nonzero):
 
 @pytest.mark.parametrize(("dim", "n_bins"), [(8, 8), (37, 3), (100, 7), (5, 2)])
 def test_dwta_bins_are_disjoint_pieces_of_permutations(dim, n_bins):
-    c = kernels.DWTA(dim, 2, 50, n_bins, 0).arrays["coordinates"]
     whole = dim // n_bins
-    for first in range(0, len(c) - whole + 1, whole):
-        block = c[first : first + whole].ravel()
-        assert len(np.unique(block)) == len(block)
+    c = kernels.DWTA(dim, 2 * whole + 1, 9, n_bins, 0).arrays["coordinates"]
+    c = c.reshape(9, 2 * whole + 1, n_bins)
+    for first in (0, whole):
+        for block in c[:, first : first + whole].reshape(9, -1):
+            assert len(np.unique(block)) == len(block)
     assert c.min() >= 0
     assert c.max() < dim
     assert len(np.unique(c)) == dim

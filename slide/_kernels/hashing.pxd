@@ -13,7 +13,7 @@ cdef class HashFamily:
     cdef Py_ssize_t scratch_floats(self) noexcept nogil
     cdef void codes(self, const float *x, int first, int last, uint64_t *out,
                     float *scratch) noexcept nogil
-    cdef void redraw(self, uint64_t seed) noexcept nogil
+    cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil
 
 cdef enum:
     NO_BUCKET = 0xffffffffffffffff    # the code of a vector that must not be found

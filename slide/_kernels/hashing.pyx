@@ -18,8 +18,8 @@ cdef class HashFamily:
         """out[t - first] = code of x (ld floats) in table t, for first <= t < last."""
         pass
 
-    cdef void redraw(self, uint64_t seed) noexcept nogil:
-        """New functions."""
+    cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil:
+        """New functions for the tables first..last-1, each a function of (seed, table)."""
         pass
 
     def hash(self, const float[:, ::1] x):
@@ -50,17 +50,20 @@ cdef class SimHash(HashFamily):
         projections = np.zeros((n_tables * n_functions, self.ld), dtype=np.float32)
         self.arrays = {"projections": projections}
         self.projections, self.rademacher = projections, rademacher
-        self.redraw(seed)
+        self.redraw(seed, 0, n_tables)
 
-    cdef void redraw(self, uint64_t seed) noexcept nogil:
-        cdef uint64_t state = stream(seed, 1, 0)
+    cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil:
+        cdef uint64_t state
         cdef Py_ssize_t i, j
-        for i in range(self.projections.shape[0]):
-            for j in range(self.dim):
-                if self.rademacher:
-                    self.projections[i, j] = 1 if next64(&state) & 1 else -1
-                else:
-                    self.projections[i, j] = normal(&state)
+        cdef int t
+        for t in range(first, last):
+            state = stream(seed, 1, t)
+            for i in range(t * self.n_functions, (t + 1) * self.n_functions):
+                for j in range(self.dim):
+                    if self.rademacher:
+                        self.projections[i, j] = 1 if next64(&state) & 1 else -1
+                    else:
+                        self.projections[i, j] = normal(&state)
 
     cdef Py_ssize_t scratch_floats(self) noexcept nogil:
         return self.n_functions * self.n_tables
@@ -102,17 +105,21 @@ cdef class DWTA(HashFamily):
         coordinates = np.zeros((n_tables * n_functions, n_bins), dtype=np.int32)
         self.arrays = {"coordinates": coordinates}
         self.coordinates = coordinates
-        self.redraw(seed)
+        self.redraw(seed, 0, n_tables)
 
-    cdef void redraw(self, uint64_t seed) noexcept nogil:
+    cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil:
+        cdef int t
+        for t in range(first, last):
+            self._redraw(stream(seed, 2, t), t)
+
+    cdef void _redraw(self, uint64_t state, int table) noexcept nogil:
         # Bins are consecutive pieces of random permutations; a bin never has a coordinate twice.
-        cdef uint64_t state = stream(seed, 2, 0)
         cdef Py_ssize_t i, j, k, at = self.dim
         cdef int32_t swap
         cdef int32_t *p = <int32_t *> self.permutation.p
         for j in range(self.dim):
             p[j] = <int32_t> j
-        for i in range(self.coordinates.shape[0]):
+        for i in range(table * self.n_functions, (table + 1) * self.n_functions):
             if at + self.n_bins > self.dim:
                 for j in range(self.dim - 1, 0, -1):
                     k = below(&state, <int> j + 1)

@@ -28,6 +28,19 @@ cdef class ActiveSet:
     cdef readonly uint64_t n_rebuilds
     cdef bint built
     cdef readonly double seconds
+    # Drift: neurons drawn at every rebuild, and their codes then
+    cdef readonly Py_ssize_t n_panel    # 0: rebuilds do not wait for drift
+    cdef double threshold
+    cdef readonly double drift          # as estimated last; -1: not yet
+    cdef int32_t[::1] panel, panel_changed
+    cdef uint64_t[:, ::1] panel_codes, panel_codes_now
+    # Rolling: steps that renew one table; 0: tables are not renewed one after the other
+    cdef readonly Py_ssize_t roll_steps
+    cdef int64_t[::1] round             # the table that is being renewed, steps done for it
+    cdef uint64_t[::1] pending          # its neurons' new codes so far
+    # Telemetry
+    cdef int64_t[::1] refreshed         # per table the step at which it was
+    cdef int64_t hashed_codes, now
     cdef Marks *fresh_marks(self, int thread) noexcept nogil
     cdef void count_labels(self, const int32_t *labels, Py_ssize_t n) noexcept nogil
     cdef void _order(self) noexcept nogil
@@ -49,3 +62,13 @@ cdef class ActiveSet:
                       int n_threads) noexcept nogil
     cdef void maintain(self, Parameters p, uint64_t seed, uint64_t step,
                        int n_threads) noexcept nogil
+    cdef Py_ssize_t _find_changed(self) noexcept nogil
+    cdef void _build(self, Parameters p, uint64_t seed, uint64_t step,
+                     int n_threads) noexcept nogil
+    cdef void _rebuild(self, Parameters p, uint64_t seed, uint64_t step,
+                       int n_threads) noexcept nogil
+    cdef void _all_refreshed(self, Parameters p, uint64_t seed, uint64_t step,
+                             int n_threads) noexcept nogil
+    cdef void _measure_drift(self, Parameters p, int n_threads) noexcept nogil
+    cdef void _roll(self, Parameters p, uint64_t seed, uint64_t step,
+                    int n_threads) noexcept nogil
