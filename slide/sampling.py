@@ -103,9 +103,10 @@ class LSH(Sampler):
     rebuild_every : int or None
         Steps (batches) until the first rebuild of the tables. A rebuild moves the neurons that
         changed since the last one. Of other schedules: steps from look to look
-        (`slide.rebuilds.Drift`), or in which all tables are renewed (`Rolling`). None: 1 in hidden layers for the families that keep their
-        projections (SimHash, E2LSH); else 50, or one per 256 neurons where that is more, so that
-        the cost of rebuilds a step does not grow with the layer.
+        (`slide.rebuilds.Drift`), or in which all tables are renewed (`Rolling`). None: 1 in hidden
+        layers for the families that keep their projections (SimHash, E2LSH); else 50, or one per
+        256 neurons where that is more, so that the cost of rebuilds a step does not grow with the
+        layer.
     rebuild_decay : float
         lambda: the t-th rebuild comes ``rebuild_every * exp(lambda t)`` steps after the one before
         (Chen et al., MLSys 2020, section 4.2), at least 0.
@@ -125,7 +126,8 @@ class LSH(Sampler):
     ------
     ValueError
         If a number is out of range, the schedule has no use for `rebuild_decay` (only the fixed
-        one has) or `new_functions_every` (all but the rolling one), or the layer has fewer neurons than `min_active`.
+        one has) or `new_functions_every` (all but the rolling one), or the layer has
+        fewer neurons than `min_active`.
 
     Examples
     --------

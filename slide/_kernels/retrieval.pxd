@@ -78,7 +78,7 @@ cdef class Retriever:
     cdef readonly object arrays         # the hash functions' parameters by name
     cdef int n_threads
     cdef PerThread products             # multiplications made so far, on each thread
-    cdef readonly Py_ssize_t roll_units # of `roll`, for one table; 0: it cannot
+    cdef readonly Py_ssize_t roll_units     # of `roll`, for one table; 0: it cannot
     cdef _count_from(self, int n_threads)
     cdef int64_t total(self) noexcept nogil
     cdef inline void count(self, int thread, int64_t n) noexcept nogil:
