@@ -22,6 +22,9 @@ from slide import _validation as check
 
 __all__ = ["Drift", "Fixed", "Rolling", "Schedule", "get", "serialize"]
 
+LONGEST = 1 << 30
+"""Steps of a table's renewal: times the neurons of a layer a number that kernels can hold."""
+
 
 class Schedule:
     """Base class of the schedules."""
@@ -138,7 +141,7 @@ class Rolling(Schedule):
     redraws = False
 
     def numbers(self, every: int, n_tables: int) -> tuple[int, float, int]:
-        return 0, 0.0, -(-every // n_tables)
+        return 0, 0.0, min(-(-every // n_tables), LONGEST)
 
     def attach(self, retriever: Any, family: Any, dim: int, seed: int) -> None:
         if hasattr(retriever, "start_rolling"):

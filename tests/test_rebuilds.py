@@ -206,6 +206,25 @@ def test_drift_of_a_panel_is_an_unbiased_estimate():
     assert abs(np.var(estimates) / variance - 1) < 0.5
 
 
+@pytest.mark.parametrize("family", [*CODED, *PROJECTED, *GROUPED], ids=repr)
+def test_a_look_changes_nothing_and_a_rebuild_forgets_what_changed(family):
+    p, w = layer(40)
+    active = make(family, rebuilds.Drift(0.0, 40), 40)
+    maintain(active, p, 0)
+    w[5] += 1e-7  # another weight, no other code
+    mark(active, [5])
+    before = active.get_state()
+    maintain(active, p, 10)
+    after = active.get_state()
+    assert after.keys() == before.keys()
+    for name in after.keys() - {"schedule", "maintenance"}:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+    w[5] *= -1
+    maintain(active, p, 20)
+    assert active.n_rebuilds == 1
+    assert not active.get_state()["dirty"].any()
+
+
 @pytest.mark.parametrize(("flipped", "due"), [(0, False), (40, False), (60, True), (150, True)])
 def test_a_rebuild_comes_when_drift_is_above_the_threshold(flipped, due):
     p, w = layer(200)
@@ -288,6 +307,22 @@ def test_every_renewal_has_other_functions():
         maintain(active, p, step)
         seen.append(active.retriever.arrays["projections"].reshape(2, -1)[step % 2].tobytes())
     assert len(set(seen)) == 9
+
+
+@pytest.mark.parametrize("every", [10**6, 10**30])
+def test_a_round_may_be_longer_than_any_training(every):
+    p, w = layer(30)
+    active = make(SimHash(4, 2), "rolling", 30, every)
+    maintain(active, p, 0)
+    codes = hashed(active, w)
+    for step in range(1, 5):
+        maintain(active, p, step)
+    assert_found_by(active, codes)
+    state = active.get_state()
+    state["round"][1] = active.rebuilds.roll_steps - 1
+    active.set_state(state)
+    maintain(active, p, 5)
+    assert active.n_rebuilds == 1
 
 
 def test_queries_in_a_round_are_those_of_the_old_tables():
