@@ -129,8 +129,8 @@ class Rolling(Schedule):
     Notes
     -----
     A table holds a neuron's weights as they were when its turn in the renewal came. What changes
-    afterwards has to wait for the next round, so a table's entries are at most two rounds less one
-    step old. There are no rebuilds of changed neurons in between.
+    afterwards has to wait for the next round: a table's entries become as old as a round and a
+    table's renewal together. There are no rebuilds of changed neurons in between.
 
     Examples
     --------
