@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from slide import _validation as check
-from slide import hashing
+from slide import hashing, rebuilds
 from slide._kernels import selection as _selection
 from slide._kernels.sampling import ActiveSet
 
@@ -102,15 +102,20 @@ class LSH(Sampler):
         others.
     rebuild_every : int or None
         Steps (batches) until the first rebuild of the tables. A rebuild moves the neurons that
-        changed since the last one. None: 1 in hidden layers for the families that keep their
-        projections (SimHash, E2LSH); else 50, or one per 256 neurons where that is more, so that
-        the cost of rebuilds a step does not grow with the layer.
+        changed since the last one. Of other schedules: steps from look to look
+        (`slide.rebuilds.Drift`), or in which all tables are renewed (`Rolling`). None: 1 in hidden
+        layers for the families that keep their projections (SimHash, E2LSH); else 50, or one per
+        256 neurons where that is more, so that the cost of rebuilds a step does not grow with the
+        layer.
     rebuild_decay : float
         lambda: the t-th rebuild comes ``rebuild_every * exp(lambda t)`` steps after the one before
         (Chen et al., MLSys 2020, section 4.2), at least 0.
     new_functions_every : int
         Every so many rebuilds the hash functions are drawn anew and all neurons are inserted;
         0: never.
+    schedule : slide.rebuilds.Schedule or {"fixed", "drift", "rolling"}
+        What comes every `rebuild_every` steps: a rebuild, a look whether codes have drifted so far
+        that a rebuild is due, or new tables, one after the other with a little work in every step.
     candidates : int, float or None
         Of a hidden layer: retrieval stops at so many neurons, or (a float) at so many times
         `max_active`, at least 1. None: twice `max_active`.
@@ -120,7 +125,9 @@ class LSH(Sampler):
     Raises
     ------
     ValueError
-        If a number is out of range, or the layer has fewer neurons than `min_active`.
+        If a number is out of range, the schedule has no use for `rebuild_decay` (only the fixed
+        one has) or `new_functions_every` (all but the rolling one), or the layer has
+        fewer neurons than `min_active`.
 
     Examples
     --------
@@ -142,6 +149,7 @@ class LSH(Sampler):
         new_functions_every: int = 0,
         candidates: int | float | None = None,
         scale: float = 1.0,
+        schedule: rebuilds.Schedule | str = "fixed",
     ):
         self.hash = hashing.get(hash)
         self.max_active = None if max_active is None else _checked_count(max_active, "max_active")
@@ -157,6 +165,14 @@ class LSH(Sampler):
         self.new_functions_every = check.check_positive_int(
             "new_functions_every", new_functions_every, low=0
         )
+        self.schedule = rebuilds.get(schedule)
+        if self.rebuild_decay and not self.schedule.decays:
+            raise ValueError(f"rebuild_decay={rebuild_decay} with schedule={self.schedule!r}")
+        if self.new_functions_every and not self.schedule.redraws:
+            raise ValueError(
+                f"new_functions_every={new_functions_every} with schedule={self.schedule!r}, "
+                f"which draws new functions for every table"
+            )
         self.candidates = candidates
         if isinstance(candidates, float):
             check.check_finite_float("candidates", candidates, at_least=1.0, at_most=1e9)
@@ -181,10 +197,11 @@ class LSH(Sampler):
                 f"layer's {n_neurons}"
             )
         every = self.rebuild_every or (1 if self.hash.tracks else max(50, n_neurons // 256))
-        schedule = float(every), self.rebuild_decay, self.new_functions_every
+        retriever = self.hash.tracker(n_neurons, dim, seed, n_threads)
+        schedule = self.plan(every, retriever, dim, seed)
         active = ActiveSet(
             n_neurons,
-            self.hash.tracker(n_neurons, dim, seed, n_threads),
+            retriever,
             candidates,
             self.min_active,
             0,
@@ -195,6 +212,12 @@ class LSH(Sampler):
             n_threads,
         )
         return _selection.LSHSelector(active, n_active, dim, self.scale, n_threads)
+
+    def plan(self, every: int, retriever: Any, dim: int, seed: int) -> tuple[float, ...]:
+        """Return the kernel's schedule, for which `retriever` is ready afterwards."""
+        self.schedule.attach(retriever, self.hash, dim, seed)
+        numbers = self.schedule.numbers(every, self.hash.n_tables)
+        return float(every), self.rebuild_decay, self.new_functions_every, *numbers
 
     def limits(self, n_neurons: int) -> tuple[int, int]:
         """Return max_active and min_active for an output layer of that size."""
@@ -221,10 +244,11 @@ class LSH(Sampler):
             "new_functions_every": self.new_functions_every,
             "candidates": self.candidates,
             "scale": self.scale,
+            "schedule": rebuilds.serialize(self.schedule),
         }
 
     def _arguments(self) -> dict[str, Any]:
-        return {**self.get_config(), "hash": self.hash}
+        return {**self.get_config(), "hash": self.hash, "schedule": self.schedule}
 
 
 class Uniform(Sampler):
@@ -347,14 +371,15 @@ class Mixture(Sampler):
         return any(part.retrieves for part in self.samplers)
 
     def active_set(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> ActiveSet:
-        retriever, most, least, schedule = None, 0, 0, (1.0, 0.0, 0)
+        retriever, most, least = None, 0, 0
+        schedule: tuple[float, ...] = (1.0, 0.0, 0)
         n_tail, n_own, n_frequent, corrected = 0, 0, 0, False
         for part in self.samplers:
             if isinstance(part, LSH):
                 retriever = part.hash.retriever(n_neurons, dim, seed, n_threads)
                 most, least = part.limits(n_neurons)
                 every = part.rebuild_every or max(50, n_neurons // 256)
-                schedule = float(every), part.rebuild_decay, part.new_functions_every
+                schedule = part.plan(every, retriever, dim, seed)
             elif isinstance(part, Frequent):
                 n_frequent = part.count(n_neurons)
             elif isinstance(part, Uniform):

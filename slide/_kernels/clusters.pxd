@@ -31,5 +31,7 @@ cdef class ClusterRetriever(Retriever):
                     int thread) noexcept nogil
     cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
                       int n_threads) noexcept nogil
+    cdef void _settle(self, Parameters p, float *centroid, float *mean, const int32_t *ids,
+                      Py_ssize_t n, uint64_t rng, int thread) noexcept nogil
     cdef Py_ssize_t _push(self, Cell *heap, Py_ssize_t n, const float *scores, int t,
                           Py_ssize_t first, Py_ssize_t count, Py_ssize_t width) noexcept nogil

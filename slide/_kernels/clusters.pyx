@@ -62,6 +62,7 @@ cdef class ClusterRetriever(Retriever):
         self.scores = PerThread(n_threads, most * sizeof(float))
         self.heaps = PerThread(n_threads, 2 * most * sizeof(Cell))
         self.coefs = PerThread(n_threads, n_neurons * sizeof(float))
+        self.roll_units = 2 * n_neurons
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
         cdef int t, c, g, _
@@ -186,6 +187,77 @@ cdef class ClusterRetriever(Retriever):
             moved[ids[i] if ids != NULL else i] = 1
         self.tables.insert(t, ids, codes, 1, n, moved, 0)
         memset(moved, 0, p.n_rows)
+
+    cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil:
+        cdef Py_ssize_t i
+        cdef int t, n_tables = self.tables.n_tables
+        for t in range(n_tables):
+            for i in prange(n, schedule="dynamic", chunksize=16, num_threads=n_threads):
+                self._cell(p, t, ids[i], out + i * n_tables + t, omp_get_thread_num())
+
+    cdef void roll(self, Parameters p, int table, Py_ssize_t first, Py_ssize_t last,
+                   uint64_t seed, uint64_t *codes, int n_threads) noexcept nogil:
+        """One iteration of k-means, with the weights at the time of each unit.
+
+        The first n_neurons units assign the neurons, after which they are moved to their cells;
+        as many others go over the cells (with groups: over the groups and their cells), whose
+        centroids and means follow.
+        """
+        cdef Py_ssize_t n = p.n_rows, i, c, g, m = self.cells_of_group, from_cell, to_cell, stop
+        cdef const int32_t *ids
+        cdef const int32_t *start
+        if first < n:
+            stop = min(last, n)
+            for i in prange(first, stop, schedule="dynamic", chunksize=64,
+                            num_threads=n_threads):
+                self._cell(p, table, i, codes + i, omp_get_thread_num())
+            if last < n:
+                return
+            # An empty table takes all neurons.
+            memset(self.tables.starts[table], 0, (self.tables.n_slots + 1) * sizeof(int32_t))
+            self.tables.insert(table, NULL, codes, 1, n, <uint8_t *> self.moved_buffer.p, 0)
+            first = n
+        ids, start = self.tables.ids[table], self.tables.starts[table]
+        if self.n_groups == 1:
+            from_cell = (first - n) * self.n_cells // n
+            to_cell = (last - n) * self.n_cells // n
+        else:
+            first, stop = (first - n) * self.n_groups // n, (last - n) * self.n_groups // n
+            from_cell, to_cell = first * m, stop * m
+            for g in prange(first, stop, schedule="dynamic", chunksize=1, num_threads=n_threads):
+                self._settle(p, &self.group_centroids[table, g, 0], &self.group_means[table, g, 0],
+                             ids + start[g * m], start[(g + 1) * m] - start[g * m],
+                             stream(seed, table, self.n_cells + g), omp_get_thread_num())
+        for c in prange(from_cell, to_cell, schedule="dynamic", chunksize=8,
+                        num_threads=n_threads):
+            self._settle(p, &self.centroids[table, c, 0], &self.means[table, c, 0],
+                         ids + start[c], start[c + 1] - start[c], stream(seed, table, c),
+                         omp_get_thread_num())
+
+    cdef void _settle(self, Parameters p, float *centroid, float *mean, const int32_t *ids,
+                      Py_ssize_t n, uint64_t rng, int thread) noexcept nogil:
+        """A cell's direction and mean, as `_direction` and `_sum`, without the norms of others."""
+        cdef float *coef = <float *> self.coefs.p[thread]
+        cdef const float *w
+        cdef Py_ssize_t j
+        cdef float norm
+        self.count(thread, 3 * n * self.dim)
+        for j in range(n):
+            coef[j] = 1 / <float> sqrt(simd.sumsq(p.w + ids[j] * p.ld, p.ld) + 1e-30)
+        memset(centroid, 0, p.ld * sizeof(float))
+        simd.rows_axpy(centroid, p.ld, p.w, p.ld, ids, coef, n)
+        norm = <float> sqrt(simd.sumsq(centroid, p.ld))
+        if norm > 1e-6:
+            simd.scale(centroid, p.ld, 1 / norm)
+        else:
+            w = p.w + below(&rng, <uint32_t> p.n_rows) * p.ld
+            memset(centroid, 0, p.ld * sizeof(float))
+            simd.axpy(centroid, w, p.ld, 1 / <float> sqrt(simd.sumsq(w, p.ld) + 1e-30))
+        for j in range(n):
+            coef[j] = <float> (1.0 / n)
+        memset(mean, 0, p.ld * sizeof(float))
+        simd.rows_axpy(mean, p.ld, p.w, p.ld, ids, coef, n)
 
     cdef Py_ssize_t _push(self, Cell *heap, Py_ssize_t n, const float *scores, int t,
                           Py_ssize_t first, Py_ssize_t count, Py_ssize_t width) noexcept nogil:

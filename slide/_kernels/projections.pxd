@@ -65,4 +65,6 @@ cdef class ProjectionRetriever(Retriever):
                     int thread) noexcept nogil
     cdef void _insert(self, Parameters p, const int32_t *changed, Py_ssize_t n,
                       int n_threads) noexcept nogil
+    cdef void _codes_now(self, Parameters p, Py_ssize_t row, uint64_t *out,
+                         int thread) noexcept nogil
     cdef int _note(self, Change *own, int n, Change change) noexcept nogil

@@ -3,7 +3,7 @@ cimport cython
 from cython.parallel cimport prange
 from libc.math cimport floor, sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport below, next64, normal, stream, uniform
@@ -253,6 +253,27 @@ cdef class ProjectionRetriever(Retriever):
             self.tables.insert(table, ids, codes, 1, m, moved, thread)
         for i in range(m):
             moved[ids[i]] = 0
+
+    cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in prange(n, schedule="dynamic", chunksize=16, num_threads=n_threads):
+            self._codes_now(p, ids[i], out + i * self.n_tables, omp_get_thread_num())
+
+    cdef void _codes_now(self, Parameters p, Py_ssize_t row, uint64_t *out,
+                         int thread) noexcept nogil:
+        cdef float *was = <float *> self.queries.p[thread]
+        cdef float norm = self.norms[row]
+        cdef bint kept = self.current[row] == KEPT
+        cdef int t
+        if not kept:                        # what is kept stays as it is
+            memcpy(was, &self.kept[row, 0], self.width * sizeof(float))
+            self._keep(p, row, thread)
+        for t in range(self.n_tables):
+            out[t] = self._code(row, t)
+        if not kept:
+            memcpy(&self.kept[row, 0], was, self.width * sizeof(float))
+            self.norms[row] = norm
 
     cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
                              Marks *marks, uint64_t *rng, int thread) noexcept nogil:

@@ -78,6 +78,7 @@ cdef class Retriever:
     cdef readonly object arrays         # the hash functions' parameters by name
     cdef int n_threads
     cdef PerThread products             # multiplications made so far, on each thread
+    cdef readonly Py_ssize_t roll_units     # of `roll`, for one table; 0: it cannot
     cdef _count_from(self, int n_threads)
     cdef int64_t total(self) noexcept nogil
     cdef inline void count(self, int thread, int64_t n) noexcept nogil:
@@ -89,6 +90,10 @@ cdef class Retriever:
                              Marks *marks, uint64_t *rng, int thread) noexcept nogil
     cdef Py_ssize_t probe(self, float *q, float squared, int32_t *out, Py_ssize_t n,
                           Py_ssize_t most, Marks *marks, uint64_t *rng, int thread) noexcept nogil
+    cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil
+    cdef void roll(self, Parameters p, int table, Py_ssize_t first, Py_ssize_t last,
+                   uint64_t seed, uint64_t *codes, int n_threads) noexcept nogil
 
 
 cdef class HashRetriever(Retriever):
@@ -96,6 +101,10 @@ cdef class HashRetriever(Retriever):
     cdef PerThread codes_of_thread, scratch
     cdef Buffer codes_buffer, moved_buffer
     cdef int tables_at_once
+    # Whose functions `roll` hashes with: new ones of the table that is being renewed.
+    cdef HashFamily next_family
+    cdef uint64_t next_seed
+    cdef int next_table             # -1: none is being renewed
     cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n,
                       int n_threads) noexcept nogil
     cdef Py_ssize_t _union(self, Tables tables, const float *x, int32_t *out, Py_ssize_t n,

@@ -48,6 +48,22 @@ cdef class Retriever:
         """The same for a query that was projected already; of retrievers that project."""
         return n
 
+    cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil:
+        """out[i * n_tables + t] = where ids[i] belongs in table t by its present weights."""
+        pass
+
+    cdef void roll(self, Parameters p, int table, Py_ssize_t first, Py_ssize_t last,
+                   uint64_t seed, uint64_t *codes, int n_threads) noexcept nogil:
+        """Does the units of work first..last-1 of roll_units that renew a table.
+
+        Queries see the table as it was until all neurons have been looked at.
+
+        seed : the same for all units of a table's renewal
+        codes : where the neurons will belong, kept by the caller from unit to unit
+        """
+        pass
+
 
 @cython.final
 cdef class HashRetriever(Retriever):
@@ -61,6 +77,15 @@ cdef class HashRetriever(Retriever):
         self.scratch = PerThread(n_threads, family.scratch_floats() * sizeof(float))
         self.codes_buffer = Buffer(n_neurons * self.tables_at_once * sizeof(uint64_t))
         self.moved_buffer = Buffer(n_neurons)
+        self.next_table = -1
+
+    def start_rolling(self, HashFamily spare):
+        """Makes `roll` possible; spare: another kernel like the family's."""
+        if spare is self.family or type(spare) is not type(self.family) or any(
+                spare.arrays[name].shape != array.shape
+                for name, array in self.family.arrays.items()):
+            raise ValueError("spare functions that are not like the family's")
+        self.next_family, self.roll_units = spare, self.tables.n_items
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
         self._insert(p, NULL, p.n_rows, n_threads)
@@ -94,6 +119,33 @@ cdef class HashRetriever(Retriever):
             first += width
         self.count(0, self.family.products * self.family.n_tables * n)
         memset(moved, 0, p.n_rows)
+
+    cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil:
+        cdef Py_ssize_t i
+        cdef int n_tables = self.family.n_tables
+        for i in prange(n, schedule="dynamic", chunksize=16, num_threads=n_threads):
+            self.family.codes(p.w + ids[i] * p.ld, 0, n_tables, out + i * n_tables,
+                              <float *> self.scratch.p[omp_get_thread_num()])
+        self.count(0, self.family.products * n_tables * n)
+
+    cdef void roll(self, Parameters p, int table, Py_ssize_t first, Py_ssize_t last,
+                   uint64_t seed, uint64_t *codes, int n_threads) noexcept nogil:
+        cdef Py_ssize_t i
+        if table != self.next_table or seed != self.next_seed:
+            # The first slice, or the first after loading: the seed makes the same functions.
+            self.next_family.redraw(seed, table, table + 1)
+            self.next_table, self.next_seed = table, seed
+        for i in prange(first, last, schedule="dynamic", chunksize=256, num_threads=n_threads):
+            self.next_family.codes(p.w + i * p.ld, table, table + 1, codes + i,
+                                   <float *> self.scratch.p[omp_get_thread_num()])
+        self.count(0, self.family.products * (last - first))
+        if last == self.roll_units:
+            # An empty table takes all neurons; then queries have the functions that put them in.
+            memset(self.tables.starts[table], 0, (self.tables.n_slots + 1) * sizeof(int32_t))
+            self.tables.insert(table, NULL, codes, 1, p.n_rows, <uint8_t *> self.moved_buffer.p, 0)
+            self.family.redraw(seed, table, table + 1)
+            self.next_table = -1
 
     cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
                              Marks *marks, uint64_t *rng, int thread) noexcept nogil:

@@ -1,6 +1,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from slide._kernels.optim cimport Parameters
+from slide._kernels.rebuilds cimport Rebuilds
 from slide._kernels.retrieval cimport Marks, Retriever, fresh
 from slide._kernels.types cimport Buffer, PerThread
 
@@ -8,26 +9,20 @@ from slide._kernels.types cimport Buffer, PerThread
 cdef class ActiveSet:
     """Which neurons of a layer a sample computes: its labels, what is retrieved, random ones."""
     cdef readonly Retriever retriever
+    cdef readonly Rebuilds rebuilds
     cdef readonly Py_ssize_t n_neurons, max_active, min_active
     cdef readonly Py_ssize_t n_tail, n_own_tail, n_frequent, n_shared
     cdef readonly bint corrected
     cdef float pi                   # inclusion probability of the tail's neurons; 1: uncorrected
-    cdef Buffer shared_buffer, place_buffer, marks_buffer, dirty_buffer, changed_buffer
+    cdef Buffer shared_buffer, place_buffer, marks_buffer
     cdef Buffer counts_buffer, order_buffer
     cdef int32_t *shared            # the batch's shared neurons: n_tail random ones, n_frequent
     cdef int32_t *place             # per neuron its place among them, or -1
     cdef int64_t *counts            # per neuron how often training had it as a label
     cdef int64_t n_counted, next_order
-    cdef uint8_t *dirty
-    cdef int32_t *changed
+    cdef uint8_t *dirty             # of the rebuilds
     cdef Marks *marks
     cdef PerThread stamps
-    # Schedule of rebuilds
-    cdef double rebuild_every, rebuild_decay, next_rebuild
-    cdef Py_ssize_t new_functions_every
-    cdef readonly uint64_t n_rebuilds
-    cdef bint built
-    cdef readonly double seconds
     cdef Marks *fresh_marks(self, int thread) noexcept nogil
     cdef void count_labels(self, const int32_t *labels, Py_ssize_t n) noexcept nogil
     cdef void _order(self) noexcept nogil

@@ -1,10 +1,8 @@
-"""Active sets: what is retrieved, random fill, random tail, and maintenance of the tables."""
+"""Active sets: what is retrieved, random fill, random and tail."""
 cimport cython
-from libc.math cimport exp
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from slide._kernels.openmp cimport omp_get_wtime
 from slide._kernels.random cimport below, stream
 from slide._kernels.retrieval cimport HashRetriever
 
@@ -28,6 +26,8 @@ cdef class ActiveSet:
         The neurons that were labels most often so far are computed for all samples as well.
     corrected : bool
         Weigh the tail by its inclusion probability, n_tail of those that are not frequent.
+    schedule : tuple
+        Of rebuilds, see `slide._kernels.rebuilds.Rebuilds`.
     """
 
     def __cinit__(self, Py_ssize_t n_neurons, Retriever retriever, Py_ssize_t max_active,
@@ -63,13 +63,8 @@ cdef class ActiveSet:
             self.marks[i].stamp = <uint32_t *> self.stamps.p[i]
             self.marks[i].place = self.place
             self.marks[i].n_tail = <int32_t> n_tail
-        self.dirty_buffer = Buffer(n_neurons)
-        self.dirty = <uint8_t *> self.dirty_buffer.p
-        self.changed_buffer = Buffer(n_neurons * sizeof(int32_t) if retriever is not None else 0)
-        self.changed = <int32_t *> self.changed_buffer.p
-        self.rebuild_every, self.rebuild_decay, self.new_functions_every = schedule
-        self.next_rebuild = self.rebuild_every
-        self.n_rebuilds, self.built, self.seconds = 0, False, 0
+        self.rebuilds = Rebuilds(n_neurons, retriever, schedule)
+        self.dirty = self.rebuilds.dirty
 
     cdef Marks *fresh_marks(self, int thread) noexcept nogil:
         cdef Marks *marks = self.marks + thread
@@ -215,32 +210,8 @@ cdef class ActiveSet:
 
     cdef void maintain(self, Parameters p, uint64_t seed, uint64_t step,
                        int n_threads) noexcept nogil:
-        """Before the step of that number: builds the tables, or refreshes them when due."""
-        cdef Py_ssize_t i, n = 0
-        cdef double started
-        cdef bint new_functions
-        if self.retriever is None or (self.built and step < self.next_rebuild):
-            return
-        started = omp_get_wtime()
-        if not self.built:
-            self.retriever.build(p, stream(~seed, 5, 0), n_threads)
-            self.built = True
-        else:
-            for i in range(self.n_neurons):
-                if self.dirty[i]:
-                    self.changed[n] = <int32_t> i
-                    n += 1
-            self.n_rebuilds += 1
-            new_functions = self.new_functions_every > 0 \
-                and self.n_rebuilds % <uint64_t> self.new_functions_every == 0
-            self.retriever.refresh(p, self.changed, n, stream(~seed, 5, self.n_rebuilds),
-                                   new_functions, n_threads)
-            # The t-th rebuild comes rebuild_every * exp(decay * t) steps after the one before
-            # (SLIDE, section 4.2).
-            self.next_rebuild = step + self.rebuild_every * exp(
-                self.rebuild_decay * self.n_rebuilds)
-        memset(self.dirty, 0, self.n_neurons)
-        self.seconds += omp_get_wtime() - started
+        """Before the step of that number: builds the tables, or does what is due."""
+        self.rebuilds.maintain(p, seed, step, n_threads)
 
     cdef void prepare(self, Parameters p, uint64_t seed, uint64_t step,
                       int n_threads) noexcept nogil:
@@ -317,20 +288,19 @@ cdef class ActiveSet:
 
     def weights_replaced(self):
         """The weights are not those that are in the tables: they are built anew before use."""
-        self.built = False
+        self.rebuilds.built = False
 
     def weights_moved(self):
         """Any weight may have changed a little: the next rebuild looks at all neurons."""
         memset(self.dirty, 1, self.n_neurons)
 
     def get_state(self):
-        state = {"schedule": np.array([self.next_rebuild, self.n_rebuilds, self.built])}
+        state = self.rebuilds.get_state()
         if self.n_frequent:
             state["counts"] = np.array(<int64_t[:self.n_neurons]> self.counts)
             state["next_order"] = np.array([self.next_order])
             state["frequent"] = np.array(<int32_t[:self.n_frequent]> (self.shared + self.n_tail))
         if self.retriever is not None:
-            state["dirty"] = np.array(<uint8_t[:self.n_neurons]> self.dirty)
             for name, array in self.retriever.tables.get_state().items():
                 state["tables." + name] = array
             for name, array in self.retriever.arrays.items():
@@ -342,9 +312,7 @@ cdef class ActiveSet:
         from it."""
         cdef Py_ssize_t i
         cdef int32_t[::1] frequent
-        schedule = np.asarray(state["schedule"], dtype=np.float64)
-        if schedule.shape != (3,) or not (schedule >= 0).all() or not schedule[1] < 2 ** 53:
-            raise ValueError(f"schedule of rebuilds: {schedule} cannot be")
+        self.rebuilds.check_state(state)
         if self.n_frequent:
             counts, frequent_ = state["counts"], state["frequent"]
             if counts.shape != (self.n_neurons,) or counts.dtype != np.int64 or counts.min() < 0:
@@ -357,9 +325,6 @@ cdef class ActiveSet:
                 raise ValueError("next_order does not fit")
             next_order = int(state["next_order"][0])
         if self.retriever is not None:
-            dirty = state["dirty"]
-            if dirty.shape != (self.n_neurons,) or dirty.dtype != np.uint8:
-                raise ValueError("marks of changed neurons do not fit the layer")
             functions = self.retriever.arrays
             for name, array in functions.items():
                 new = state["functions." + name]
@@ -377,7 +342,6 @@ cdef class ActiveSet:
                 {name[7:]: a for name, a in state.items() if name.startswith("tables.")})
             for name, array in functions.items():
                 array[...] = state["functions." + name]
-            (<uint8_t[:self.n_neurons]> self.dirty)[:] = dirty
         if self.n_frequent:
             (<int64_t[:self.n_neurons]> self.counts)[:] = counts
             self.n_counted, self.next_order = int(counts.sum()), next_order
@@ -386,8 +350,20 @@ cdef class ActiveSet:
             for i in range(self.n_frequent):
                 self.shared[self.n_tail + i] = frequent[i]
                 self.place[frequent[i]] = <int32_t> (self.n_tail + i)
-        self.next_rebuild, n_rebuilds, built = schedule
-        self.n_rebuilds, self.built = int(n_rebuilds), bool(built)
+        self.rebuilds.set_state(state)
+
+    def maintenance(self):
+        """What looking after the tables has cost and left; see `Rebuilds.maintenance`."""
+        return self.rebuilds.maintenance()
+
+    @property
+    def n_rebuilds(self):
+        return self.rebuilds.n_rebuilds
+
+    @property
+    def seconds(self):
+        """In maintenance."""
+        return self.rebuilds.seconds
 
     @property
     def nbytes(self):

@@ -368,7 +368,7 @@ cdef class LSHSelector(Selector):
 
     cdef void end(self, uint64_t seed, uint64_t step) noexcept nogil:
         if self.learns and self.projections.turn(stream(~seed, 7, step)):
-            self.active.built = False       # the tables are those of other functions
+            self.active.rebuilds.built = False      # the tables are those of other functions
 
     def get_state(self):
         return self.active.get_state()
