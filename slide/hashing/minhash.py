@@ -75,7 +75,7 @@ class MinHash(CodeFamily):
         return np.sort(first[x[first] > 0])
 
     def collision_probability(self, x: Any, y: Any) -> float:
-        """Return the probability that one function agrees on two vectors: |A and B| / |A or B|.
+        """Return the probability that one function agrees on two sets, ``|A and B| / |A or B|``.
 
         Parameters
         ----------
