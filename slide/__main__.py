@@ -182,11 +182,15 @@ def parser() -> argparse.ArgumentParser:
         "many random ones, 0 for none (default: auto)",
     )
     train.add_argument(
-        "--n-features", type=at_least(1), metavar="N",
+        "--n-features",
+        type=at_least(1),
+        metavar="N",
         help="more than the file shows, if other files have larger ids",
     )
     train.add_argument(
-        "--n-labels", type=at_least(1), metavar="N",
+        "--n-labels",
+        type=at_least(1),
+        metavar="N",
         help="more than the file shows, if other files have larger ids",
     )
     train.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -297,9 +301,7 @@ def jobs(text: str) -> int:
     """Convert a number of threads, in joblib's sense."""
     number = _number(text, int, "an integer")
     if number == 0 or abs(number) > 1024:
-        raise argparse.ArgumentTypeError(
-            f"must be 1 to 1024, or -1 for all processors, got {text}"
-        )
+        raise argparse.ArgumentTypeError(f"must be 1 to 1024, or -1 for all processors, got {text}")
     return number
 
 

@@ -219,8 +219,15 @@ def _mixture(counts: list[int], n_labels: int) -> sampling.Mixture:
 
 
 def _fit(
-    model: Sequential, x: Any, y: Any, held: Any, output: Path, options: Any, *,
-    batch_size: int, quiet: bool,
+    model: Sequential,
+    x: Any,
+    y: Any,
+    held: Any,
+    output: Path,
+    options: Any,
+    *,
+    batch_size: int,
+    quiet: bool,
 ) -> tuple[dict[str, list[float]], float]:
     """Train and save; return the history and the time in seconds. Ctrl-C saves, too."""
     started = time.perf_counter()

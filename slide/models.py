@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import effective_n_jobs
 from threadpoolctl import ThreadpoolController
 
 from slide import _validation as check
 from slide import callbacks as callbacks_
 from slide import losses, optimizers, saving
 from slide._executions import Batches, Rows, hold_out
-from slide._kernels import build_info
 from slide._kernels.network import Data, Network
+from slide._threads import n_threads as _n_threads
 from slide.layers import ACTIVATIONS, Dense, Input
 
 __all__ = ["Sequential", "load"]
@@ -871,17 +870,6 @@ def _print_table(rows: list[tuple[str, ...]], print_fn: Any) -> None:
 def load(path: Any) -> Sequential:
     """Return the model in a file; see `Sequential.load`."""
     return Sequential.load(path)
-
-
-def _n_threads(n_jobs: int | None) -> int:
-    if n_jobs is not None:
-        if isinstance(n_jobs, bool) or not hasattr(n_jobs, "__index__"):
-            raise TypeError(f"n_jobs must be an integer or None, got {n_jobs!r}")
-        if n_jobs == 0:
-            raise ValueError("n_jobs=0 has no meaning; use 1 for one thread, -1 for all processors")
-    if not build_info.openmp:
-        return 1
-    return min(effective_n_jobs(n_jobs), 1024)
 
 
 _controller: ThreadpoolController | None = None

@@ -196,9 +196,8 @@ class LSH(Sampler):
                 f"candidates={candidates} must be between max_active, {n_active} neurons, and the "
                 f"layer's {n_neurons}"
             )
-        every = self.rebuild_every or (1 if self.hash.tracks else max(50, n_neurons // 256))
         retriever = self.hash.tracker(n_neurons, dim, seed, n_threads)
-        schedule = self.plan(every, retriever, dim, seed)
+        schedule = self.plan(retriever, n_neurons, dim, seed, 1 if self.hash.tracks else None)
         active = ActiveSet(
             n_neurons,
             retriever,
@@ -213,8 +212,14 @@ class LSH(Sampler):
         )
         return _selection.LSHSelector(active, n_active, dim, self.scale, n_threads)
 
-    def plan(self, every: int, retriever: Any, dim: int, seed: int) -> tuple[float, ...]:
-        """Return the kernel's schedule, for which `retriever` is ready afterwards."""
+    def plan(
+        self, retriever: Any, n_neurons: int, dim: int, seed: int, every: int | None = None
+    ) -> tuple[float, ...]:
+        """Return the kernel's schedule, for which `retriever` is ready afterwards.
+
+        every : steps, where the layer's kind has another default than its size
+        """
+        every = self.rebuild_every or every or max(50, n_neurons // 256)
         self.schedule.attach(retriever, self.hash, dim, seed)
         numbers = self.schedule.numbers(every, self.hash.n_tables)
         return float(every), self.rebuild_decay, self.new_functions_every, *numbers
@@ -378,8 +383,7 @@ class Mixture(Sampler):
             if isinstance(part, LSH):
                 retriever = part.hash.retriever(n_neurons, dim, seed, n_threads)
                 most, least = part.limits(n_neurons)
-                every = part.rebuild_every or max(50, n_neurons // 256)
-                schedule = part.plan(every, retriever, dim, seed)
+                schedule = part.plan(retriever, n_neurons, dim, seed)
             elif isinstance(part, Frequent):
                 n_frequent = part.count(n_neurons)
             elif isinstance(part, Uniform):

@@ -31,6 +31,10 @@ cdef inline void sift(Cell *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
     heap[i] = moving
 
 
+cdef inline float inverse_norm(Parameters p, Py_ssize_t row) noexcept nogil:
+    return 1 / <float> sqrt(simd.sumsq(p.w + row * p.ld, p.ld) + 1e-30)
+
+
 @cython.final
 cdef class ClusterRetriever(Retriever):
     """Cells of a spherical k-means partition of the neurons' directions, best mean first.
@@ -97,11 +101,11 @@ cdef class ClusterRetriever(Retriever):
         cdef Py_ssize_t i
         self.count(0, p.n_rows * self.dim)
         for i in prange(p.n_rows, schedule="static", num_threads=n_threads):
-            inverse[i] = 1 / <float> sqrt(simd.sumsq(p.w + i * p.ld, p.ld) + 1e-30)
+            inverse[i] = inverse_norm(p, i)
 
     cdef void _seed(self, Parameters p, float *centroid, Py_ssize_t row) noexcept nogil:
         memset(centroid, 0, p.ld * sizeof(float))
-        simd.axpy(centroid, p.w + row * p.ld, p.ld, (<float *> self.norm_buffer.p)[row])
+        simd.axpy(centroid, p.w + row * p.ld, p.ld, inverse_norm(p, row))
 
     cdef void _sum(self, Parameters p, float *out, const int32_t *ids, Py_ssize_t n,
                    const float *weight, int thread) noexcept nogil:
@@ -214,9 +218,7 @@ cdef class ClusterRetriever(Retriever):
                 self._cell(p, table, i, codes + i, omp_get_thread_num())
             if last < n:
                 return
-            # An empty table takes all neurons.
-            memset(self.tables.starts[table], 0, (self.tables.n_slots + 1) * sizeof(int32_t))
-            self.tables.insert(table, NULL, codes, 1, n, <uint8_t *> self.moved_buffer.p, 0)
+            self.tables.refill(table, codes, <uint8_t *> self.moved_buffer.p, 0)
             first = n
         ids, start = self.tables.ids[table], self.tables.starts[table]
         if self.n_groups == 1:
@@ -237,27 +239,13 @@ cdef class ClusterRetriever(Retriever):
 
     cdef void _settle(self, Parameters p, float *centroid, float *mean, const int32_t *ids,
                       Py_ssize_t n, uint64_t rng, int thread) noexcept nogil:
-        """A cell's direction and mean, as `_direction` and `_sum`, without the norms of others."""
-        cdef float *coef = <float *> self.coefs.p[thread]
-        cdef const float *w
+        """A cell's direction and mean. No other cell has its neurons, whose norms it looks up."""
         cdef Py_ssize_t j
-        cdef float norm
-        self.count(thread, 3 * n * self.dim)
+        self.count(thread, n * self.dim)
         for j in range(n):
-            coef[j] = 1 / <float> sqrt(simd.sumsq(p.w + ids[j] * p.ld, p.ld) + 1e-30)
-        memset(centroid, 0, p.ld * sizeof(float))
-        simd.rows_axpy(centroid, p.ld, p.w, p.ld, ids, coef, n)
-        norm = <float> sqrt(simd.sumsq(centroid, p.ld))
-        if norm > 1e-6:
-            simd.scale(centroid, p.ld, 1 / norm)
-        else:
-            w = p.w + below(&rng, <uint32_t> p.n_rows) * p.ld
-            memset(centroid, 0, p.ld * sizeof(float))
-            simd.axpy(centroid, w, p.ld, 1 / <float> sqrt(simd.sumsq(w, p.ld) + 1e-30))
-        for j in range(n):
-            coef[j] = <float> (1.0 / n)
-        memset(mean, 0, p.ld * sizeof(float))
-        simd.rows_axpy(mean, p.ld, p.w, p.ld, ids, coef, n)
+            (<float *> self.norm_buffer.p)[ids[j]] = inverse_norm(p, ids[j])
+        self._direction(p, centroid, ids, n, rng, thread)
+        self._sum(p, mean, ids, n, NULL, thread)
 
     cdef Py_ssize_t _push(self, Cell *heap, Py_ssize_t n, const float *scores, int t,
                           Py_ssize_t first, Py_ssize_t count, Py_ssize_t width) noexcept nogil:

@@ -9,7 +9,7 @@ from libc.math cimport floor
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from slide._kernels.openmp cimport omp_get_thread_num
-from slide._kernels.random cimport below, next64, normal, stream, uniform
+from slide._kernels.random cimport below, next64, normals, stream, uniform
 from slide._kernels.simd cimport simd
 from slide._kernels.types cimport Buffer, PerThread, padded
 
@@ -77,11 +77,11 @@ cdef class SimHash(HashFamily):
         for t in range(first, last):
             state = stream(seed, 1, t)
             for i in range(t * self.n_functions, (t + 1) * self.n_functions):
+                if not self.rademacher:
+                    normals(&self.projections[i, 0], self.dim, &state)
+                    continue
                 for j in range(self.dim):
-                    if self.rademacher:
-                        self.projections[i, j] = 1 if next64(&state) >> 63 else -1
-                    else:
-                        self.projections[i, j] = normal(&state)
+                    self.projections[i, j] = 1 if next64(&state) >> 63 else -1
 
     cdef Py_ssize_t scratch_floats(self) noexcept nogil:
         return self.n_functions * self.n_tables
@@ -189,12 +189,11 @@ cdef class E2LSH(HashFamily):
 
     cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil:
         cdef uint64_t state
-        cdef Py_ssize_t t, i, j
+        cdef Py_ssize_t t, i
         for t in range(first, last):
             state = stream(seed, 9, t)
             for i in range(t * self.n_functions, (t + 1) * self.n_functions):
-                for j in range(self.dim):
-                    self.projections[i, j] = normal(&state)
+                normals(&self.projections[i, 0], self.dim, &state)
                 self.offsets[i] = <float> (uniform(&state) * self.width)
 
     cdef Py_ssize_t scratch_floats(self) noexcept nogil:

@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from slide._kernels.openmp cimport omp_get_thread_num
-from slide._kernels.random cimport below, next64, normal, stream, uniform
+from slide._kernels.random cimport below, next64, normal, normals, stream, uniform
 from slide._kernels.ranking cimport largest
 from slide._kernels.retrieval cimport Marks, take_bucket
 from slide._kernels.simd cimport simd
@@ -363,8 +363,7 @@ cdef class ProjectionRetriever(Retriever):
                     self.functions[i, c] += g * self.moments[c, j]
             if not self._orthogonalize(i):
                 # Fewer inputs than functions, or all alike so far: any other direction.
-                for c in range(self.dim):
-                    self.functions[i, c] = normal(&state)
+                normals(&self.functions[i, 0], self.dim, &state)
                 if not self._orthogonalize(i):
                     memset(&self.functions[i, 0], 0, self.functions.shape[1] * sizeof(float))
         for j in range(k + 1):

@@ -37,3 +37,9 @@ cdef inline float normal(uint64_t *state) noexcept nogil:
     """Standard normal (Box & Muller 1958, one of the pair)."""
     cdef double r = sqrt(-2.0 * log(uniform(state)))
     return <float> (r * cos(6.283185307179586 * uniform(state)))
+
+
+cdef inline void normals(float *out, Py_ssize_t n, uint64_t *state) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        out[j] = normal(state)

@@ -141,9 +141,8 @@ cdef class HashRetriever(Retriever):
                                    <float *> self.scratch.p[omp_get_thread_num()])
         self.count(0, self.family.products * (last - first))
         if last == self.roll_units:
-            # An empty table takes all neurons; then queries have the functions that put them in.
-            memset(self.tables.starts[table], 0, (self.tables.n_slots + 1) * sizeof(int32_t))
-            self.tables.insert(table, NULL, codes, 1, p.n_rows, <uint8_t *> self.moved_buffer.p, 0)
+            self.tables.refill(table, codes, <uint8_t *> self.moved_buffer.p, 0)
+            # From now on queries have the functions that put the neurons in.
             self.family.redraw(seed, table, table + 1)
             self.next_table = -1
 

@@ -9,7 +9,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from slide._kernels.hashing cimport HashFamily, is_zero, nowhere
-from slide._kernels.random cimport next64, normal, stream
+from slide._kernels.random cimport next64, normals, stream
 from slide._kernels.simd cimport simd
 from slide._kernels.types cimport padded
 
@@ -136,7 +136,7 @@ cdef class CrossPolytope(HashFamily):
         self.redraw(seed, 0, n_tables)
 
     cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil:
-        cdef Py_ssize_t t, i, j, rows = self.n_functions * self.target
+        cdef Py_ssize_t t, i, rows = self.n_functions * self.target
         cdef uint64_t state
         for t in range(first, last):
             if self.fast:
@@ -144,8 +144,7 @@ cdef class CrossPolytope(HashFamily):
                 continue
             state = stream(seed, 12, t)
             for i in range(t * rows, (t + 1) * rows):
-                for j in range(self.dim):
-                    self.projections[i, j] = normal(&state)
+                normals(&self.projections[i, 0], self.dim, &state)
 
     cdef Py_ssize_t scratch_floats(self) noexcept nogil:
         return self.order + 2 * (self.order // 64) if self.fast else self.target

@@ -1,4 +1,4 @@
-"""Active sets: what is retrieved, random fill, random and tail."""
+"""Active sets: labels, what is retrieved, random fill and random tail."""
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset

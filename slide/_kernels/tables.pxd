@@ -19,3 +19,5 @@ cdef class Tables:
     cdef void insert(self, int table, const int32_t *items, const uint64_t *codes,
                      Py_ssize_t stride, Py_ssize_t n, const uint8_t *moved,
                      int thread) noexcept nogil
+    cdef void refill(self, int table, const uint64_t *codes, const uint8_t *moved,
+                     int thread) noexcept nogil

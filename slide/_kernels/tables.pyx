@@ -111,6 +111,12 @@ cdef class Tables:
         self.starts[table], self.starts[spare] = new_start, start
         self.tags[table], self.tags[spare] = new_tag, tag
 
+    cdef void refill(self, int table, const uint64_t *codes, const uint8_t *moved,
+                     int thread) noexcept nogil:
+        """Puts all items, item i into the bucket of codes[i], where a table had others."""
+        memset(self.starts[table], 0, (self.n_slots + 1) * sizeof(int32_t))
+        self.insert(table, NULL, codes, 1, self.n_items, moved, thread)
+
     def move(self, int table, codes, items=None):
         """Moves items (None: all, in their order) to the buckets of their codes.
 
