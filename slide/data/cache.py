@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -268,7 +269,7 @@ def _key(name: str, options: dict[str, Any]) -> dict[str, Any] | None:
         }
 
 
-def _fingerprint(file: IO[bytes], size: int) -> str:
+def _fingerprint(file: io.FileIO, size: int) -> str:
     """A hash of the whole of a small file, and of both ends and samples of a larger one."""
     digest = hashlib.sha256()
     if size <= WHOLE:
@@ -286,8 +287,8 @@ def _fingerprint(file: IO[bytes], size: int) -> str:
 # Entries ----------------------------------------------------------------------------------------
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return array.view(np.uint8)
+def _bytes(array: np.ndarray) -> memoryview:
+    return memoryview(array.view(np.uint8))  # type: ignore[arg-type]
 
 
 def _header(body: str) -> bytes:
@@ -313,9 +314,7 @@ def _header(body: str) -> bytes:
 
 def _store(entry: Path, key: dict[str, Any], rows: Rows, mode: int) -> None:
     """Write an entry, completely or not at all."""
-    arrays = [
-        np.ascontiguousarray(getattr(rows, name), dtype=dtype) for name, _, dtype in ARRAYS
-    ]
+    arrays = [np.ascontiguousarray(getattr(rows, name), dtype=dtype) for name, _, dtype in ARRAYS]
     body = json.dumps(
         {
             "key": key,
@@ -329,11 +328,10 @@ def _store(entry: Path, key: dict[str, Any], rows: Rows, mode: int) -> None:
     # In the same directory, because a rename is atomic only within a file system.
     handle, partial = tempfile.mkstemp(prefix=f"{entry.name}.", suffix=".part", dir=entry.parent)
     try:
-        with open(handle, "wb", buffering=0) as file:
-            for part in (_header(body), *map(_bytes, arrays)):
-                view = memoryview(part)
-                while len(view):
-                    view = view[file.write(view) :]
+        with open(handle, "wb") as file:
+            file.write(_header(body))
+            for array in arrays:
+                file.write(_bytes(array))
         # Who may read the text may read its cache, and nobody else.
         os.chmod(partial, (stat.S_IMODE(mode) & 0o666) | 0o600)
         # Not flushed to the disk: an entry that a crash cuts off fails its checks.
@@ -372,12 +370,12 @@ def _load(entry: Path, key: dict[str, Any]) -> Rows | None:
             if _fill(file, _bytes(array)) != total:
                 raise ValueError(f"wrong check sum of {name}")
             arrays.append(array.astype(array.dtype.newbyteorder("="), copy=False))
-    rows = Rows(*arrays, body["n_features"], body["n_labels"])
+    rows = Rows._make([*arrays, body["n_features"], body["n_labels"]])
     _check(rows, key["options"])
     return rows
 
 
-def _read_body(file: IO[bytes]) -> dict[str, Any] | None:
+def _read_body(file: io.FileIO) -> dict[str, Any] | None:
     """Read the start of an entry; None if another version wrote it."""
     start = file.read(8)
     length = int.from_bytes(start, "little")
@@ -404,11 +402,11 @@ def _read_body(file: IO[bytes]) -> dict[str, Any] | None:
     return body
 
 
-def _fill(file: IO[bytes], out: np.ndarray) -> int:
+def _fill(file: io.FileIO, out: memoryview) -> int:
     """Read into an array and return the check sum."""
     total, at = 0, 0
     while at < len(out):
-        n = file.readinto(memoryview(out[at : at + AT_ONCE]))  # type: ignore[attr-defined]
+        n = file.readinto(out[at : at + AT_ONCE])
         if not n:
             raise ValueError("it was cut off while it was read")
         total = zlib.crc32(out[at : at + n], total)

@@ -142,11 +142,9 @@ def _parse_xmc(name: str, n_features: int | None, n_labels: int | None) -> Rows:
         ):
             if wanted is not None and wanted < n:
                 raise ValueError(f"line 1: the header announces {n}, more than {arg}={wanted}")
-    return Rows(
-        *parser.take(),
-        features if n_features is None else n_features,
-        labels if n_labels is None else n_labels,
-    )
+    n_features = features if n_features is None else n_features
+    n_labels = labels if n_labels is None else n_labels
+    return Rows._make([*parser.take(), n_features, n_labels])
 
 
 def read_svmlight(
@@ -267,7 +265,7 @@ def _parse_svmlight(
             )
     n_features = found if n_features is None else n_features
     n_labels = parser.largest_label + 1 if n_labels is None else n_labels
-    rows = Rows(*parser.take(), n_features, n_labels)
+    rows = Rows._make([*parser.take(), n_features, n_labels])
     if first_id:
         rows.indices[:] -= 1
     return rows
