@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -261,6 +262,23 @@ def test_fingerprint_alone(tmp_path, monkeypatch, parses, place):
     assert (X.data == 0.75).sum() == noticed
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no time of change")
+def test_time_of_change_cannot_be_restored(tmp_path, parses):
+    lines = [b"%d 9 5" % 180_000, *[b"1 2:0.25"] * 180_000, b""]
+    text = bytearray(b"\n".join(lines))
+    path = put(tmp_path / "a", bytes(text))
+    before = path.stat()
+    read_xmc(path, cache=tmp_path / "cache")
+    at = text.index(b"0.25", 9 * (len(text) // (cache.N_SAMPLES + 1)) + 6000)  # in no sample
+    text[at : at + 4] = b"0.75"
+    time.sleep(0.02)  # the clock of file systems ticks every few milliseconds
+    put(path, bytes(text))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    X, _ = read_xmc(path, cache=tmp_path / "cache")
+    assert (X.data == 0.75).sum() == 1
+    assert len(parses) == 2
+
+
 def test_small_files_are_compared_completely(tmp_path, monkeypatch):
     fstat = os.fstat
     monkeypatch.setattr(os, "fstat", lambda handle: SameTimes(fstat(handle)))
@@ -378,6 +396,9 @@ FORGERIES = {
     "infinite": put_in("data", 2, np.inf),
     "minus infinite": put_in("data", 2, -np.inf),
     "no starts": lambda rows: rows._replace(indptr=rows.indptr[:0]),
+    "no rows at all": lambda rows: rows._replace(
+        indptr=rows.indptr[:0], label_indptr=rows.indptr[:0]
+    ),
     "fewer rows": lambda rows: rows._replace(indptr=rows.indptr[[0, 1, 2, 4]]),
     "fewer values": lambda rows: rows._replace(data=rows.data[:-1]),
     "fewer ids": lambda rows: rows._replace(indices=rows.indices[:-1]),
@@ -396,6 +417,16 @@ FORGERIES = {
 def test_valid_sums_of_what_no_parser_returns(kept, parses, name):
     forge(kept[2], FORGERIES[name])
     damaged(kept, kept[2].read_bytes(), parses)
+
+
+def test_columns_other_than_asked_for(kept, parses):
+    path, folder, entry, _ = kept
+    entry.unlink()
+    expected = read_xmc(path, cache=folder, n_features=12)
+    (entry,) = folder.iterdir()
+    forge(entry, lambda rows: rows._replace(n_features=13))
+    with pytest.warns(RuntimeWarning, match="n_features is 13"):
+        assert_same(read_xmc(path, cache=folder, n_features=12), expected)
 
 
 @pytest.mark.parametrize("array", ["indices", "label_ids"])
@@ -649,7 +680,10 @@ def test_no_home(monkeypatch, tmp_path):
 def test_clear_removes_what_is_ours(kept):
     _, folder, entry, _ = kept
     left = put(folder / f"{entry.name}.x7_y.part", b"123")
-    others = [put(folder / name, b"1") for name in ("a.rows", "b.part", f"x{entry.name}")]
+    others = [
+        put(folder / name, b"1")
+        for name in ("a.rows", "b.part", f"x{entry.name}", f"{entry.name}x")
+    ]
     size = entry.stat().st_size + left.stat().st_size
     assert cache_info(folder) == (folder, 2, size)
     assert clear_cache(folder) == (folder, 2, size)
