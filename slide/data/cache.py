@@ -99,6 +99,7 @@ def cache_directory() -> Path:
     Examples
     --------
     >>> import os
+    >>> from slide.data import cache_directory
     >>> os.environ["SLIDE_CACHE"] = "/scratch/slide"
     >>> cache_directory().as_posix()
     '/scratch/slide'
