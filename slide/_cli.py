@@ -178,10 +178,9 @@ def predict(options: Any) -> None:
 def cache(options: Any) -> None:
     """Print the size of the cache, and empty it if asked."""
     info = data.clear_cache() if options.clear else data.cache_info()
-    print(
-        f"{info.directory}: {info.n_files} files, {info.n_bytes / 1e6:,.1f} MB"
-        f"{' removed' if options.clear else ''}"
-    )
+    files = f"{info.n_files:,} file{'' if info.n_files == 1 else 's'}"
+    removed = " removed" if options.clear else ""
+    print(f"{info.directory}: {files}, {info.n_bytes / 1e6:,.1f} MB{removed}")
 
 
 # Parts ------------------------------------------------------------------------------------

@@ -105,14 +105,7 @@ def test_same_as_parsing(tmp_path, parses, read, text, options):
 
 def test_every_way_to_read_has_its_own_entry(tmp_path, parses):
     path, folder = put(tmp_path / "a", b"1 2:0.5\n0 1:1\n"), tmp_path / "cache"
-    ways = [
-        {},
-        {"n_features": 8},
-        {"n_labels": 8},
-        {"multilabel": False},
-        {"zero_based": True},
-        {"zero_based": False},
-    ]
+    ways = [{}, {"multilabel": False}, {"zero_based": True}, {"zero_based": False}]
     for n, way in enumerate(ways, 1):
         assert_same(read_svmlight(path, cache=folder, **way), read_svmlight(path, **way))
         assert cache_info(folder).n_files == n
@@ -120,6 +113,29 @@ def test_every_way_to_read_has_its_own_entry(tmp_path, parses):
     for way in ways:
         read_svmlight(path, cache=folder, **way)
     assert not parses
+
+
+@pytest.mark.parametrize(("read", "text"), [(read_xmc, TEXT), (read_svmlight, SVM)])
+def test_numbers_of_columns_share_an_entry(tmp_path, parses, read, text):
+    path, folder = put(tmp_path / "a", text), tmp_path / "cache"
+    wide = {"n_features": 30, "n_labels": 20}
+    own = read(path)
+    for first, second in (({}, wide), (wide, {})):
+        clear_cache(folder)
+        read(path, cache=folder, **first)
+        parses.clear()
+        got = read(path, cache=folder, **second)
+        assert not parses
+        assert_same(got, read(path, **second))
+    assert got[0].shape == own[0].shape
+    for narrow in ({"n_features": 2}, {"n_labels": 1}):
+        messages = []
+        for directory in (False, folder):
+            with pytest.raises(ValueError, match="line ") as caught:
+                read(path, cache=directory, **narrow)
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+    assert cache_info(folder).n_files == 1
 
 
 def test_readers_do_not_share_entries(tmp_path):
@@ -419,16 +435,6 @@ def test_valid_sums_of_what_no_parser_returns(kept, parses, name):
     damaged(kept, kept[2].read_bytes(), parses)
 
 
-def test_columns_other_than_asked_for(kept, parses):
-    path, folder, entry, _ = kept
-    entry.unlink()
-    expected = read_xmc(path, cache=folder, n_features=12)
-    (entry,) = folder.iterdir()
-    forge(entry, lambda rows: rows._replace(n_features=13))
-    with pytest.warns(RuntimeWarning, match="n_features is 13"):
-        assert_same(read_xmc(path, cache=folder, n_features=12), expected)
-
-
 @pytest.mark.parametrize("array", ["indices", "label_ids"])
 def test_ids_at_the_border_of_two_pieces(kept, monkeypatch, parses, array):
     # Rows of (1, 8), (2, 3), (), (0, 5) and of (0, 3), (), (1), (0, 2, 4).
@@ -573,7 +579,7 @@ def test_read_only_directory(kept):
     try:
         assert_same(read_xmc(path, cache=folder), expected)
         with pytest.warns(RuntimeWarning, match="was not cached"):
-            read_xmc(path, cache=folder, n_features=10)
+            read_xmc(put(path.parent / "b", TEXT), cache=folder)
     finally:
         folder.chmod(0o700)
 
@@ -602,8 +608,8 @@ from slide.data import clear_cache, read_xmc
 path, folder, n, clears = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1"
 for i in range(n):
     # Half of the entries are new to both processes, half are replaced.
-    X, Y = read_xmc(path, cache=folder, n_features=60 + i // 2)
-    assert X.shape == (500, 60 + i // 2) and round(float(X.sum()), 2) == float(sys.argv[5])
+    X, Y = read_xmc(f"{path}{i // 2}", cache=folder)
+    assert X.shape == (500, 60) and round(float(X.sum()), 2) == float(sys.argv[5])
     if clears and i % 10 == 9:
         for entry in __import__("pathlib").Path(folder).glob("*.rows"):
             entry.unlink(missing_ok=True)
@@ -613,7 +619,10 @@ for i in range(n):
 def test_two_processes(tmp_path):
     X = sparse.random(500, 60, 0.2, "csr", np.float32, random_state=2)
     write_xmc(tmp_path / "a", X, np.ones((500, 3)))
-    total = str(round(float(read_xmc(tmp_path / "a")[0].sum()), 2))
+    X, Y = read_xmc(tmp_path / "a")
+    total = str(round(float(X.sum()), 2))
+    for n in range(60):
+        put(tmp_path / f"a{n}", (tmp_path / "a").read_bytes())
     folder = tmp_path / "cache"
     started = [
         subprocess.Popen(
@@ -627,11 +636,8 @@ def test_two_processes(tmp_path):
     assert not list(folder.glob("*.part"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for n in range(60, 120):
-            assert_same(
-                read_xmc(tmp_path / "a", n_features=n, cache=folder),
-                read_xmc(tmp_path / "a", n_features=n),
-            )
+        for n in range(60):
+            assert_same(read_xmc(tmp_path / f"a{n}", cache=folder), (X, Y))
 
 
 # --------------------------------------------------------------------- where, how much, and away
@@ -717,17 +723,18 @@ def test_command_line(tmp_path, monkeypatch, capsys, parses):
         assert len(parses) == n + 1
     assert main(["evaluate", model, train, "--cache", "--training-data", train]) == 0
     assert main(["predict", model, train, "--cache"]) == 0
-    # Each gives other counts of columns: two more ways to read the file.
-    assert len(parses) == 4
+    assert len(parses) == 2
     capsys.readouterr()
     assert main(["cache"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"{tmp_path / 'mine'}: 3 files, 0.0 MB")
+    assert shown.startswith(f"{tmp_path / 'mine'}: 1 file, 0.0 MB")
     for entry in (tmp_path / "mine").iterdir():
         entry.write_bytes(b"damaged")
     assert main([*learn, "--cache"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"warning: the cache of .* is not usable, .*", line)
     assert main(["cache", "--clear"]) == 0
-    assert "3 files, 0.0 MB removed" in capsys.readouterr().out
+    assert "1 file, 0.0 MB removed" in capsys.readouterr().out
     assert list((tmp_path / "mine").iterdir()) == []
+    assert main(["cache"]) == 0
+    assert ": 0 files, 0.0 MB" in capsys.readouterr().out

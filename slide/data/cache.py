@@ -208,7 +208,7 @@ def through_cache(
     cache : Path or bool
         Where to look and keep; False: nowhere.
     options : dict
-        All that the result depends on beside the file, the reader's name included.
+        All that what is kept depends on beside the file, the reader's name included.
     parse : callable
         Its errors are passed on and nothing is kept.
     """
@@ -421,9 +421,8 @@ def _check(rows: Rows, options: dict[str, Any]) -> None:
     if len(rows.indptr) < 1:
         raise ValueError("indptr is empty")
     n = len(rows.indptr) - 1
-    for name, columns in (("n_features", rows.n_features), ("n_labels", rows.n_labels)):
-        if columns > 2**31 or options[name] not in (None, columns):
-            raise ValueError(f"{name} is {columns}")
+    if max(rows.n_features, rows.n_labels) > 2**31:
+        raise ValueError("its header has impossible counts")
     if len(rows.data) != len(rows.indices):
         raise ValueError(f"{len(rows.data)} values of {len(rows.indices)} features")
     if len(rows.label_indptr) != (n + 1 if multilabel else 1):

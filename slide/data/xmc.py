@@ -7,7 +7,7 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -97,10 +97,12 @@ def read_xmc(
     name = os.fspath(path)
     n_features = _count("n_features", n_features)
     n_labels = _count("n_labels", n_labels)
-    options = {"reader": "xmc", "n_features": n_features, "n_labels": n_labels}
-    rows = through_cache(
-        name, check_cache(cache), options, lambda: _parse_xmc(name, n_features, n_labels)
-    )
+
+    def parse() -> Rows:
+        return _parse_xmc(name, n_features, n_labels)
+
+    rows = through_cache(name, check_cache(cache), {"reader": "xmc"}, parse)
+    rows = _widened(rows, n_features, n_labels, parse)
     return _features(rows), _labels(rows)
 
 
@@ -142,9 +144,7 @@ def _parse_xmc(name: str, n_features: int | None, n_labels: int | None) -> Rows:
         ):
             if wanted is not None and wanted < n:
                 raise ValueError(f"line 1: the header announces {n}, more than {arg}={wanted}")
-    n_features = features if n_features is None else n_features
-    n_labels = labels if n_labels is None else n_labels
-    return Rows._make([*parser.take(), n_features, n_labels])
+    return Rows._make([*parser.take(), features, labels])
 
 
 def read_svmlight(
@@ -218,19 +218,13 @@ def read_svmlight(
     if zero_based != "auto":
         zero_based = bool(zero_based)
     multilabel = bool(multilabel)
-    options = {
-        "reader": "svmlight",
-        "n_features": n_features,
-        "n_labels": n_labels,
-        "multilabel": multilabel,
-        "zero_based": zero_based,
-    }
-    rows = through_cache(
-        name,
-        check_cache(cache),
-        options,
-        lambda: _parse_svmlight(name, n_features, n_labels, multilabel, zero_based),
-    )
+    options = {"reader": "svmlight", "multilabel": multilabel, "zero_based": zero_based}
+
+    def parse() -> Rows:
+        return _parse_svmlight(name, n_features, n_labels, multilabel, zero_based)
+
+    rows = through_cache(name, check_cache(cache), options, parse)
+    rows = _widened(rows, n_features, n_labels, parse)
     return _features(rows), _labels(rows) if multilabel else rows.targets
 
 
@@ -263,9 +257,7 @@ def _parse_svmlight(
                 f"line {parser.largest_feature_line}: a feature id is outside 0 to "
                 f"{n_features - 1}, found '{parser.largest_feature}'"
             )
-    n_features = found if n_features is None else n_features
-    n_labels = parser.largest_label + 1 if n_labels is None else n_labels
-    rows = Rows._make([*parser.take(), n_features, n_labels])
+    rows = Rows._make([*parser.take(), found, parser.largest_label + 1])
     if first_id:
         rows.indices[:] -= 1
     return rows
@@ -371,6 +363,22 @@ def _count(name: str, value: int | None) -> int | None:
     if not 0 <= value <= MOST_IDS:
         raise ValueError(f"{name} must be between 0 and {MOST_IDS}, not {value}")
     return int(value)
+
+
+def _widened(
+    rows: Rows, n_features: int | None, n_labels: int | None, parse: Callable[[], Rows]
+) -> Rows:
+    """The rows with as many columns as asked for.
+
+    A parser returns, and the cache keeps, the file's own: one entry serves all.
+    """
+    if n_features is None:
+        n_features = rows.n_features
+    if n_labels is None:
+        n_labels = rows.n_labels
+    if n_features < rows.n_features or n_labels < rows.n_labels:
+        rows = parse()  # raises: it knows the line that has more
+    return rows._replace(n_features=n_features, n_labels=n_labels)
 
 
 def _features(rows: Rows) -> sparse.csr_matrix:
