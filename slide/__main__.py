@@ -247,6 +247,14 @@ def parser() -> argparse.ArgumentParser:
     _format(predict)
     _jobs(predict)
 
+    cache = command(
+        "cache",
+        _cli.cache,
+        "show how much --cache keeps",
+        "Prints the directory, the number of files\nand their size.",
+    )
+    cache.add_argument("--clear", action="store_true", help="remove the files")
+
     command("show-config", lambda options: slide.show_config(), "print what this build uses")
     return top
 
@@ -262,6 +270,12 @@ def _format(command: argparse.ArgumentParser) -> None:
         choices=("auto", "xmc", "svmlight"),
         default="auto",
         help="of all files (default: auto, by the first line)",
+    )
+    command.add_argument(
+        "--cache",
+        action="store_true",
+        help="keep what is read in binary files, in SLIDE_CACHE or ~/.cache/slide, and do not "
+        "parse the same file again; 'python -m slide cache' shows and removes them",
     )
 
 

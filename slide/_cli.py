@@ -7,6 +7,7 @@ import gzip
 import os
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,12 +104,16 @@ def train(options: Any) -> None:
     """Train a network on a file and save it."""
     output = Path(options.output)
     _check_writable(output)
-    x, y = read(options.data, options.format, options.n_features, options.n_labels)
+    x, y = read(
+        options.data, options.format, options.n_features, options.n_labels, options.cache
+    )
     if x.shape[1] == 0 or y.shape[1] == 0:
         raise ValueError(f"{options.data}: no {'labels' if x.shape[1] else 'features'} in it")
     held = None
     if options.validation is not None:
-        held = read(options.validation, options.format, x.shape[1], y.shape[1])
+        held = read(
+            options.validation, options.format, x.shape[1], y.shape[1], options.cache
+        )
     model = network(
         x.shape[1], y.shape[1], options.hidden, options.loss, options.sampler, options.seed
     )
@@ -133,10 +138,12 @@ def evaluate(options: Any) -> None:
     ks = _ks(n_labels)
     scores: list[Any] = [metrics.PrecisionAtK(k) for k in ks] + [metrics.NDCGAtK(ks[-1])]
     if options.training_data is not None:
-        _, labels = read(options.training_data, options.format, n_features, n_labels)
+        _, labels = read(
+            options.training_data, options.format, n_features, n_labels, options.cache
+        )
         a, b = options.propensity
         scores.append(metrics.PSPAtK(ks[-1], A=a, B=b).prepare(labels))
-    x, y = read(options.data, options.format, n_features, n_labels)
+    x, y = read(options.data, options.format, n_features, n_labels, options.cache)
     model.metrics = scores
     for name, value in model.evaluate(x, y, n_jobs=options.n_jobs).items():
         print(f"{name:12} {value:.4f}")
@@ -154,7 +161,7 @@ def predict(options: Any) -> None:
         raise ValueError(f"--approximate: {options.model} has no hash tables")
     if options.output is not None:
         _check_writable(Path(options.output))
-    x, _ = read(options.data, options.format, model.input.n_features, None)
+    x, _ = read(options.data, options.format, model.input.n_features, None, options.cache)
     with _output(options.output) as out:
         for at in range(0, x.shape[0], ROWS_AT_ONCE):
             ids, scores = model.predict(
@@ -166,6 +173,14 @@ def predict(options: Any) -> None:
             for labels, values in zip(ids.tolist(), scores.tolist(), strict=True):
                 pairs = zip(labels, values, strict=True)
                 out.write(" ".join(f"{i}:{value:.6g}" for i, value in pairs if i >= 0) + "\n")
+
+
+def cache(options: Any) -> None:
+    """Print the size of the cache, and empty it if asked."""
+    info = data.clear_cache() if options.clear else data.cache_info()
+    files = f"{info.n_files:,} file{'' if info.n_files == 1 else 's'}"
+    removed = " removed" if options.clear else ""
+    print(f"{info.directory}: {files}, {info.n_bytes / 1e6:,.1f} MB{removed}")
 
 
 # Parts ------------------------------------------------------------------------------------
@@ -285,7 +300,9 @@ def _ks(n_labels: int) -> list[int]:
     return sorted({min(k, n_labels) for k in (1, 3, 5)})
 
 
-def read(path: str, kind: str, n_features: int | None, n_labels: int | None) -> tuple[Any, Any]:
+def read(
+    path: str, kind: str, n_features: int | None, n_labels: int | None, cache: bool = False
+) -> tuple[Any, Any]:
     """Return the features and labels of a file.
 
     Parameters
@@ -295,18 +312,37 @@ def read(path: str, kind: str, n_features: int | None, n_labels: int | None) -> 
         ``"auto"``: XMC if the first line has three counts.
     n_features, n_labels : int or None
         Columns of the matrices; None: as the file says or shows.
+    cache : bool
+        Whether to keep the matrices in a binary file, and to take them from there.
     """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        x, y = _read(path, kind, n_features, n_labels, cache)
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    if x.shape[0] == 0:
+        raise ValueError(f"{path}: no points in it")
+    return x, y
+
+
+def _read(
+    path: str, kind: str, n_features: int | None, n_labels: int | None, cache: bool
+) -> tuple[Any, Any]:
     guessed = kind == "auto"
     if guessed:
         kind = "xmc" if HEADER.fullmatch(_first_line(path)) else "svmlight"
     if kind == "xmc":
-        x, y = data.read_xmc(path, n_features=n_features, n_labels=n_labels)
+        x, y = data.read_xmc(path, n_features=n_features, n_labels=n_labels, cache=cache)
     else:
         try:
             # Ids as they stand: counting from 1 in one file and from 0 in the next, because
             # feature 0 happens to be missing there, would shift all features by one.
             x, y = data.read_svmlight(
-                path, n_features=n_features, n_labels=n_labels, zero_based=True
+                path,
+                n_features=n_features,
+                n_labels=n_labels,
+                zero_based=True,
+                cache=cache,
             )
         except ValueError as error:
             if not guessed:
@@ -314,8 +350,6 @@ def read(path: str, kind: str, n_features: int | None, n_labels: int | None) -> 
             raise ValueError(
                 f"{error} (read as svmlight: the first line is no 'points features labels')"
             ) from None
-    if x.shape[0] == 0:
-        raise ValueError(f"{path}: no points in it")
     return x, y
 
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from slide import _validation as check
 
@@ -562,6 +561,8 @@ class ProgressBar(Callback):
         self._close()
         self._started = time.perf_counter()
         if self.params.get("verbose", 1) == 1:
+            from tqdm.auto import tqdm  # here: `import slide` would wait for it
+
             # The rate is the trainer's own: tqdm's would count validation and callbacks.
             self._bar = tqdm(
                 total=self.params.get("samples"),

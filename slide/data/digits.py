@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import ndimage
 
 from slide import _validation as check
 from slide.data.shapes import IMAGES_AT_ONCE, MOST_SEED, PIXELS, SIDE, check_images
@@ -183,6 +182,8 @@ def _fields_and_seeds(
     seed = check.check_positive_int("seed", seed, low=0, high=MOST_SEED)
     alpha = check.check_finite_float("alpha", alpha, at_least=0, at_most=SIDE)
     sigma = check.check_finite_float("sigma", sigma, above=0, at_most=SIDE)
+    from scipy import ndimage  # here: `import slide` would wait for it
+
     of_fields, of_images = np.random.SeedSequence(seed).spawn(2)
     noise = np.random.default_rng(of_fields).standard_normal((N_FIELDS, SIDE, SIDE), np.float32)
     # Wrapped around the edges: displacements are as large there as in the middle.

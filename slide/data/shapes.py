@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
 
 from slide import _validation as check
 
@@ -327,8 +326,10 @@ def _fails_convexity(images: np.ndarray) -> np.ndarray:
 
     The convolution of an image with itself counts, at 2p, the pairs of white pixels p + d, p - d.
     """
-    size = scipy.fft.next_fast_len(2 * SIDE - 1, real=True)
-    spectrum = scipy.fft.rfft2(images.astype(np.float32), (size, size))
-    pairs = scipy.fft.irfft2(spectrum * spectrum, (size, size))[:, : 2 * SIDE : 2, : 2 * SIDE : 2]
+    from scipy import fft  # here: `import slide` would wait for it
+
+    size = fft.next_fast_len(2 * SIDE - 1, real=True)
+    spectrum = fft.rfft2(images.astype(np.float32), (size, size))
+    pairs = fft.irfft2(spectrum * spectrum, (size, size))[:, : 2 * SIDE : 2, : 2 * SIDE : 2]
     # Counts of up to 784 in float32: far from being off by a half.
     return ((pairs[:, :SIDE, :SIDE] > 0.5) & ~images).any(axis=(1, 2))

@@ -7,13 +7,14 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Protocol
 
 import numpy as np
 from scipy import sparse
 
 from slide._kernels.textio import RowParser, format_rows
+from slide.data.cache import Rows, check_cache, through_cache
 
 __all__ = ["read_svmlight", "read_xmc", "write_xmc"]
 
@@ -29,6 +30,7 @@ def read_xmc(
     *,
     n_features: int | None = None,
     n_labels: int | None = None,
+    cache: bool | str | os.PathLike[str] = False,
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Read a file in the text format of the extreme classification repository.
 
@@ -44,6 +46,10 @@ def read_xmc(
         The file; it may be compressed by gzip, whatever its name.
     n_features, n_labels : int, optional
         Columns of `X` and `Y`, at least those of the header, which is the default.
+    cache : bool or path, default False
+        Keep what was read in a binary file, and take it from there when the same file is read
+        in the same way again. True: in `cache_directory`. A path: in that directory, which is
+        made if need be. False: nothing is written or looked for.
 
     Returns
     -------
@@ -67,6 +73,16 @@ def read_xmc(
     Beside the two matrices only a block of some megabytes of text is held in memory. Indices
     are int32 up to 2^31 - 1 non-zeros; SciPy widens them beyond that.
 
+    A file in the cache is parsed again when its size, its times of modification and change or
+    the fingerprint of its content (of the whole of a file up to 1 MB; of both ends and 64
+    blocks of 4 kB of a larger one) differ. Not noticed is a change between those blocks that
+    keeps the size and hides both times, as only Windows, where there is no time of change, or a
+    clock set back allow. What is in the cache is checked completely: a damaged entry gives a
+    `RuntimeWarning` and the file is parsed, and so does a cache that cannot be written. Only
+    against people who may write in its directory there is no protection: they can put other
+    numbers there, though nothing that runs. An entry takes about half the space of the plain
+    text: `cache_info` says how much, `clear_cache` frees it.
+
     Examples
     --------
     >>> import os, tempfile
@@ -81,6 +97,16 @@ def read_xmc(
     name = os.fspath(path)
     n_features = _count("n_features", n_features)
     n_labels = _count("n_labels", n_labels)
+
+    def parse() -> Rows:
+        return _parse_xmc(name, n_features, n_labels)
+
+    rows = through_cache(name, check_cache(cache), {"reader": "xmc"}, parse)
+    rows = _widened(rows, n_features, n_labels, parse)
+    return _features(rows), _labels(rows)
+
+
+def _parse_xmc(name: str, n_features: int | None, n_labels: int | None) -> Rows:
     with _described(name), _open(name) as file:
         blocks = _lines(file)
         block = next(blocks, None)
@@ -118,11 +144,7 @@ def read_xmc(
         ):
             if wanted is not None and wanted < n:
                 raise ValueError(f"line 1: the header announces {n}, more than {arg}={wanted}")
-    indptr, indices, data, label_indptr, label_ids, _ = parser.take()
-    return (
-        _csr(data, indices, indptr, features if n_features is None else n_features),
-        _csr(None, label_ids, label_indptr, labels if n_labels is None else n_labels),
-    )
+    return Rows._make([*parser.take(), features, labels])
 
 
 def read_svmlight(
@@ -132,6 +154,7 @@ def read_svmlight(
     n_labels: int | None = None,
     multilabel: bool = True,
     zero_based: bool | str = "auto",
+    cache: bool | str | os.PathLike[str] = False,
 ) -> tuple[sparse.csr_matrix, Any]:
     """Read a file in svmlight (libsvm) format.
 
@@ -152,6 +175,10 @@ def read_svmlight(
     zero_based : bool or "auto", default "auto"
         Whether feature ids count from 0 or from 1. "auto" takes them to count from 1 when no
         feature 0 occurs; say which it is for files that belong together.
+    cache : bool or path, default False
+        Keep what was read in a binary file, and take it from there when the same file is read
+        in the same way again. True: in `cache_directory`. A path: in that directory, which is
+        made if need be. False: nothing is written or looked for.
 
     Returns
     -------
@@ -167,6 +194,10 @@ def read_svmlight(
     ValueError
         As in `read_xmc`, apart from the header; also for a query id (``qid:``), which nothing
         here could use.
+
+    Notes
+    -----
+    The cache is that of `read_xmc`, with the same guarantees.
 
     Examples
     --------
@@ -184,12 +215,32 @@ def read_svmlight(
     n_labels = _count("n_labels", n_labels)
     if not (isinstance(zero_based, (bool, np.bool_)) or zero_based == "auto"):
         raise ValueError(f"zero_based must be True, False or 'auto', not {zero_based!r}")
+    if zero_based != "auto":
+        zero_based = bool(zero_based)
+    multilabel = bool(multilabel)
+    options = {"reader": "svmlight", "multilabel": multilabel, "zero_based": zero_based}
+
+    def parse() -> Rows:
+        return _parse_svmlight(name, n_features, n_labels, multilabel, zero_based)
+
+    rows = through_cache(name, check_cache(cache), options, parse)
+    rows = _widened(rows, n_features, n_labels, parse)
+    return _features(rows), _labels(rows) if multilabel else rows.targets
+
+
+def _parse_svmlight(
+    name: str,
+    n_features: int | None,
+    n_labels: int | None,
+    multilabel: bool,
+    zero_based: bool | str,
+) -> Rows:
     first_id = 0 if zero_based == "auto" else int(not zero_based)
     last_shift = 0 if zero_based is True else 1  # ids may count from 1
     with _described(name), _open(name) as file:
         parser = RowParser(
             svmlight=True,
-            multilabel=bool(multilabel),
+            multilabel=multilabel,
             first_feature=first_id,
             end_feature=(MOST_IDS if n_features is None else n_features) + last_shift,
             end_label=MOST_IDS if n_labels is None else n_labels,
@@ -206,13 +257,10 @@ def read_svmlight(
                 f"line {parser.largest_feature_line}: a feature id is outside 0 to "
                 f"{n_features - 1}, found '{parser.largest_feature}'"
             )
-    n_features = found if n_features is None else n_features
-    n_labels = parser.largest_label + 1 if n_labels is None else n_labels
-    indptr, indices, data, label_indptr, label_ids, targets = parser.take()
+    rows = Rows._make([*parser.take(), found, parser.largest_label + 1])
     if first_id:
-        indices -= 1
-    X = _csr(data, indices, indptr, n_features)
-    return X, _csr(None, label_ids, label_indptr, n_labels) if multilabel else targets
+        rows.indices[:] -= 1
+    return rows
 
 
 def write_xmc(path: str | os.PathLike[str], X: Any, Y: Any) -> None:
@@ -315,6 +363,30 @@ def _count(name: str, value: int | None) -> int | None:
     if not 0 <= value <= MOST_IDS:
         raise ValueError(f"{name} must be between 0 and {MOST_IDS}, not {value}")
     return int(value)
+
+
+def _widened(
+    rows: Rows, n_features: int | None, n_labels: int | None, parse: Callable[[], Rows]
+) -> Rows:
+    """The rows with as many columns as asked for.
+
+    A parser returns, and the cache keeps, the file's own: one entry serves all.
+    """
+    if n_features is None:
+        n_features = rows.n_features
+    if n_labels is None:
+        n_labels = rows.n_labels
+    if n_features < rows.n_features or n_labels < rows.n_labels:
+        rows = parse()  # raises: it knows the line that has more
+    return rows._replace(n_features=n_features, n_labels=n_labels)
+
+
+def _features(rows: Rows) -> sparse.csr_matrix:
+    return _csr(rows.data, rows.indices, rows.indptr, rows.n_features)
+
+
+def _labels(rows: Rows) -> sparse.csr_matrix:
+    return _csr(None, rows.label_ids, rows.label_indptr, rows.n_labels)
 
 
 def _csr(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, owens_t
 
 from slide import _validation as check
 from slide._kernels import rotations as _rotations
@@ -148,6 +147,8 @@ def _both_below(u: np.ndarray, v: np.ndarray, rho: float) -> np.ndarray:
     -----
     From Owen's formula for the bivariate normal distribution (Owen, Ann. Math. Stat. 1956).
     """
+    from scipy.special import ndtr, owens_t  # here: `import slide` would wait for them
+
     root = np.sqrt(1 - rho**2)
     corners = sum(
         owens_t(u, (v - r * u) / (u * root)) + owens_t(v, (u - r * v) / (v * root))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from slide import _validation as check
 from slide._kernels import hashing as _hashing
@@ -273,6 +272,8 @@ class E2LSH(CodeFamily):
         ``1 - 2 Phi(-w/c) - 2c / (sqrt(2 pi) w) (1 - exp(-w^2 / 2c^2))`` for distance c and width w
         (Datar et al., 2004).
         """
+        from scipy.special import ndtr  # here: `import slide` would wait for it
+
         c = np.maximum(np.asarray(distance, np.float64), 1e-12)
         r = self.width / c
         tail = 2 / (np.sqrt(2 * np.pi) * r) * (1 - np.exp(-(r**2) / 2))
