@@ -35,3 +35,5 @@ cdef class ClusterRetriever(Retriever):
                       Py_ssize_t n, uint64_t rng, int thread) noexcept nogil
     cdef Py_ssize_t _push(self, Cell *heap, Py_ssize_t n, const float *scores, int t,
                           Py_ssize_t first, Py_ssize_t count, Py_ssize_t width) noexcept nogil
+    cdef Py_ssize_t rank(self, const float *x, int thread) noexcept nogil
+    cdef Py_ssize_t best(self, Py_ssize_t size, int thread) noexcept nogil

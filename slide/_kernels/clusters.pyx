@@ -259,14 +259,13 @@ cdef class ClusterRetriever(Retriever):
                 n += 1
         return n
 
-    cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
-                             Marks *marks, uint64_t *rng, int thread) noexcept nogil:
+    cdef Py_ssize_t rank(self, const float *x, int thread) noexcept nogil:
+        """Makes a heap of the cells that the query looks into; returns how many there are."""
         cdef float *scores = <float *> self.scores.p[thread]
         cdef Cell *heap = <Cell *> self.heaps.p[thread]
         cdef Cell *groups
         cdef Py_ssize_t ld = self.means.shape[2], size = 0, n_groups = 0, j, c, m
         cdef int t, n_tables = self.tables.n_tables, _
-        cdef const int32_t *start
         m = self.cells_of_group
         if self.n_groups == 1:
             self.count(thread, n_tables * self.n_cells * self.dim)
@@ -296,13 +295,26 @@ cdef class ClusterRetriever(Retriever):
                 sift(groups, 0, n_groups)
         for j in range(size // 2 - 1, -1, -1):
             sift(heap, j, size)
+        return size
+
+    cdef Py_ssize_t best(self, Py_ssize_t size, int thread) noexcept nogil:
+        """Takes the best of the heap's `size` cells away: its table times n_cells, plus its
+        number."""
+        cdef Cell *heap = <Cell *> self.heaps.p[thread]
+        cdef Py_ssize_t cell = heap[0].cell
+        heap[0] = heap[size - 1]
+        sift(heap, 0, size - 1)
+        return cell
+
+    cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                             Marks *marks, uint64_t *rng, int thread) noexcept nogil:
+        cdef Py_ssize_t size = self.rank(x, thread), cell, c, t
+        cdef const int32_t *start
         while size and n < most:
-            t = heap[0].cell // self.n_cells
-            c = heap[0].cell % self.n_cells
+            cell = self.best(size, thread)
+            size -= 1
+            t, c = cell // self.n_cells, cell % self.n_cells
             start = self.tables.starts[t]
             n = take_some(self.tables.ids[t] + start[c], start[c + 1] - start[c], out, n, most,
                           marks, rng)
-            size -= 1
-            heap[0] = heap[size]
-            sift(heap, 0, size)
         return n

@@ -569,6 +569,10 @@ cdef class SampledDense(LayerKernel):
                         num_threads=b.n_threads):
             self.rows.step_part(self.params, k, self.x, self.ld_in, b.lr, omp_get_thread_num())
 
+    cdef void finish(self, Batch *b) noexcept nogil:
+        if self.active_set.retriever is not None:
+            self.active_set.retriever.observe(self.x, self.ld_in, b.n)
+
     cdef void _sum_shared(self, Batch *b, Py_ssize_t first) noexcept nogil:
         cdef Py_ssize_t n = min(<Py_ssize_t> CHUNK, self.active_set.n_shared - first)
         gemm(b"T", b"N", n, self.params.ld, b.n, self.out + first, self.ldz, self.x, self.ld_in,

@@ -83,6 +83,7 @@ cdef class Retriever:
     cdef int64_t total(self) noexcept nogil
     cdef inline void count(self, int thread, int64_t n) noexcept nogil:
         (<int64_t *> self.products.p[thread])[0] += n
+    cdef void observe(self, const float *x, Py_ssize_t ld, Py_ssize_t n) noexcept nogil
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil
     cdef void refresh(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
                       bint new_functions, int n_threads) noexcept nogil

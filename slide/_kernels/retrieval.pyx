@@ -28,6 +28,10 @@ cdef class Retriever:
             n += (<int64_t *> self.products.p[i])[0]
         return n
 
+    cdef void observe(self, const float *x, Py_ssize_t ld, Py_ssize_t n) noexcept nogil:
+        """Sees the inputs of a training batch, n rows."""
+        pass
+
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
         """Puts all neurons in."""
         pass

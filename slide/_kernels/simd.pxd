@@ -1,5 +1,5 @@
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint64_t
 
 cdef extern from "simd.h" nogil:
     float MASKED "SLIDE_MASKED"
@@ -29,6 +29,10 @@ cdef extern from "simd.h" nogil:
         void (*hadamard)(float *x, ptrdiff_t n, const uint64_t *signs) noexcept nogil
         void (*sign_codes)(uint64_t *out, const float *x, ptrdiff_t k, ptrdiff_t n,
                            uint64_t *words) noexcept nogil
+        ptrdiff_t (*sketch_scan)(int32_t *item, float *score, const uint8_t *codes,
+                                 const float *scale, const float *offset, ptrdiff_t first,
+                                 ptrdiff_t last, const int8_t *q, ptrdiff_t n_quads, int32_t base,
+                                 float step, float least) noexcept nogil
         void (*range)(const float *x, ptrdiff_t n, float *low, float *high) noexcept nogil
         void (*bins)(int32_t *out, const float *x, ptrdiff_t n, float low,
                      float scale) noexcept nogil

@@ -14,6 +14,7 @@ from slide.hashing.clusters import Clusters
 from slide.hashing.crosspolytope import CrossPolytope
 from slide.hashing.minhash import MinHash
 from slide.hashing.projections import E2LSH, SimHash
+from slide.hashing.sketches import Sketches
 from slide.hashing.winners import DWTA, WTA
 
 __all__ = [
@@ -25,11 +26,12 @@ __all__ = [
     "HashFamily",
     "MinHash",
     "SimHash",
+    "Sketches",
     "get",
     "serialize",
 ]
 
-FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters)
+FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters, Sketches)
 
 
 def get(identifier: Any) -> HashFamily:

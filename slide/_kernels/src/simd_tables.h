@@ -10,6 +10,9 @@
 
 #include <math.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define SLIDE_CAT2(a, b) a##_##b
 #define SLIDE_CAT(a, b) SLIDE_CAT2(a, b)

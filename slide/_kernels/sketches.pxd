@@ -1,0 +1,42 @@
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint64_t
+
+from slide._kernels.clusters cimport ClusterRetriever
+from slide._kernels.optim cimport Parameters
+from slide._kernels.retrieval cimport Marks, Retriever
+from slide._kernels.types cimport Buffer, PerThread
+
+
+cdef struct Search:
+    # Of one query: its components (step * q), what it has to find, and what it has found so far
+    int8_t *q
+    float step
+    int32_t base                        # the query's product with codes of 0
+    Py_ssize_t wanted, found, seen
+    float least                         # only what is above it is listed
+    Py_ssize_t room                     # for CHUNK more than this, the lists are cut down
+    int32_t *ids
+    float *scores
+    float *scratch
+    Marks *marks
+
+
+cdef class SketchRetriever(Retriever):
+    cdef ClusterRetriever coarse
+    cdef Py_ssize_t dim, n_components, n_candidates
+    cdef Py_ssize_t room                # of a thread's lists
+    cdef float[:, ::1] basis, functions
+    cdef float[::1] mean, shift, scales, offsets
+    cdef double[::1] seen
+    cdef uint8_t[:, :, :, ::1] codes    # (blocks of 16 neurons, quads of components, 16, 4)
+    cdef Buffer projected, sample_buffer, sum_buffer
+    cdef PerThread lists, queries, rows
+    cdef void _learn(self, Parameters p, uint64_t seed, int n_rounds, int n_threads) noexcept nogil
+    cdef void _power(self, Parameters p, const int32_t *ids, Py_ssize_t n,
+                     int n_threads) noexcept nogil
+    cdef void _orthonormalize(self, uint64_t *rng) noexcept nogil
+    cdef void _encode(self, Parameters p, int n_threads) noexcept nogil
+    cdef void _code(self, Parameters p, Py_ssize_t place, int thread) noexcept nogil
+    cdef void _quantize(self, const float *x, Search *s, float *y) noexcept nogil
+    cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
+    cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t width,
+                    Py_ssize_t stride) noexcept nogil

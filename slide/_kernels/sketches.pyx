@@ -1,0 +1,292 @@
+"""Neurons ranked by short sketches: principal components of their weights in 7 bits each."""
+cimport cython
+from cython.parallel cimport prange
+from libc.math cimport INFINITY, fabsf, roundf, sqrt
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memset
+
+from slide._kernels.openmp cimport omp_get_thread_num
+from slide._kernels.random cimport below, normals, stream
+from slide._kernels.ranking cimport largest, threshold
+from slide._kernels.simd cimport simd
+from slide._kernels.types cimport padded
+
+import numpy as np
+
+cdef enum:
+    SAMPLE = 4096       # rows that a round of learning looks at
+    CHUNK = 512         # neurons that are scored at a time
+    MIDDLE = 64         # code of 0
+
+
+@cython.final
+cdef class SketchRetriever(Retriever):
+    """
+    With the inputs' mean m and any vector c, <w, x> = <w, m> + <w - c, x - m> + <c, x - m>. The
+    last term is the same for all neurons. The first is kept for each, and the second is estimated
+    in the subspace of the weights' principal components, learned by subspace iteration, one round
+    a rebuild.
+
+    The bias is a weight, and its input 1 is its mean.
+    """
+    def __cinit__(self, Py_ssize_t n_neurons, Py_ssize_t dim, int n_components, int n_groups,
+                  int cells_of_group, int n_probes, Py_ssize_t n_candidates, int n_threads):
+        cdef Py_ssize_t ld = padded(dim), n_blocks = (n_neurons + 15) // 16
+        if n_components < 16 or n_components & (n_components - 1):
+            raise ValueError(f"{n_components} components")
+        self.dim, self.n_components = dim, n_components
+        self.n_candidates = n_candidates
+        self._count_from(n_threads)
+        self.coarse = ClusterRetriever(n_neurons, dim, 1, n_groups, cells_of_group, n_probes,
+                                       n_threads)
+        self.tables = self.coarse.tables
+        self.arrays = {
+            **self.coarse.arrays,
+            "basis": np.zeros((n_components, ld), np.float32),
+            "functions": np.zeros((n_components, ld), np.float32),
+            "shift": np.zeros(n_components, np.float32),
+            "mean": np.zeros(ld, np.float32),
+            "seen": np.zeros(1, np.float64),
+            "codes": np.zeros((n_blocks, n_components // 4, 16, 4), np.uint8),
+            "scales": np.zeros(16 * n_blocks, np.float32),
+            "offsets": np.zeros(16 * n_blocks, np.float32),
+        }
+        self.basis, self.functions = self.arrays["basis"], self.arrays["functions"]
+        self.mean, self.shift = self.arrays["mean"], self.arrays["shift"]
+        self.mean[dim - 1] = 1
+        self.seen, self.codes = self.arrays["seen"], self.arrays["codes"]
+        self.scales, self.offsets = self.arrays["scales"], self.arrays["offsets"]
+        self.projected = Buffer(n_components * min(n_neurons, SAMPLE) * sizeof(float))
+        self.sample_buffer = Buffer(min(n_neurons, SAMPLE) * sizeof(int32_t))
+        self.sum_buffer = Buffer(ld * sizeof(float))
+        self.room = n_neurons + 2048 + CHUNK
+        self.lists = PerThread(n_threads, 4 * self.room * sizeof(float))
+        self.queries = PerThread(n_threads, n_components)
+        self.rows = PerThread(n_threads, n_components * sizeof(float))
+
+    cdef void observe(self, const float *x, Py_ssize_t ld, Py_ssize_t n) noexcept nogil:
+        cdef float *sum = <float *> self.sum_buffer.p
+        cdef float rate
+        cdef Py_ssize_t i
+        if n == 0:
+            return
+        memset(sum, 0, ld * sizeof(float))
+        for i in range(n):
+            simd.axpy(sum, x + i * ld, ld, 1)
+        # The mean of the batches; later ones of about the last 50, because the inputs drift.
+        self.seen[0] += 1
+        rate = <float> max(1 / self.seen[0], 0.02)
+        for i in range(self.dim - 1):
+            self.mean[i] += rate * (sum[i] / n - self.mean[i])
+
+    cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
+        cdef uint64_t rng = stream(seed, 23, 0)
+        cdef Py_ssize_t j
+        self.coarse.build(p, seed, n_threads)
+        for j in range(self.n_components):
+            normals(&self.basis[j, 0], self.dim - 1, &rng)
+        self._learn(p, seed, 3, n_threads)
+        self._encode(p, n_threads)
+
+    cdef void refresh(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
+                      bint new_functions, int n_threads) noexcept nogil:
+        if new_functions:
+            self.build(p, seed, n_threads)
+            return
+        self.coarse.refresh(p, changed, n, seed, False, n_threads)
+        self._learn(p, seed, 1, n_threads)
+        self._encode(p, n_threads)
+
+    cdef void _learn(self, Parameters p, uint64_t seed, int n_rounds, int n_threads) noexcept nogil:
+        """Rounds of subspace iteration (Golub & Van Loan, Matrix Computations, 8.2) on a sample of
+        the rows."""
+        cdef int32_t *ids = <int32_t *> self.sample_buffer.p
+        cdef uint64_t rng = stream(seed, 24, 0)
+        cdef Py_ssize_t n = min(p.n_rows, <Py_ssize_t> SAMPLE), i, j, k, first
+        cdef int _
+        cdef float a, share
+        # One of each of n equal parts.
+        for i in range(n):
+            first = i * p.n_rows // n
+            ids[i] = <int32_t> (first + below(
+                &rng, <unsigned int> ((i + 1) * p.n_rows // n - first)))
+        for _ in range(n_rounds):
+            self._power(p, ids, n, n_threads)
+            self._orthonormalize(&rng)
+        # A Hadamard rotation of the components, which gives all of them the same variance.
+        share = <float> (1 / sqrt(<double> self.n_components))
+        for j in range(self.n_components):
+            memset(&self.functions[j, 0], 0, p.ld * sizeof(float))
+            for k in range(self.n_components):
+                a = share
+                i = j & k
+                while i:
+                    a = -a
+                    i &= i - 1
+                simd.axpy(&self.functions[j, 0], &self.basis[k, 0], p.ld, a)
+
+    cdef void _power(self, Parameters p, const int32_t *ids, Py_ssize_t n,
+                     int n_threads) noexcept nogil:
+        """basis <- basis C, with the covariance C of the rows."""
+        cdef float *y = <float *> self.projected.p     # (component, row)
+        cdef float *z
+        cdef float middle
+        cdef Py_ssize_t i, j, k = self.n_components
+        self.count(0, 2 * n * k * self.dim)
+        for i in prange(n, schedule="static", num_threads=n_threads):
+            z = <float *> self.rows.p[omp_get_thread_num()]
+            simd.rows_dot(z, &self.basis[0, 0], p.ld, NULL, k, p.w + ids[i] * p.ld)
+            for j in range(k):
+                y[j * n + i] = z[j]
+        for j in prange(k, schedule="dynamic", chunksize=1, num_threads=n_threads):
+            middle = 0
+            for i in range(n):
+                middle = middle + y[j * n + i]
+            middle = middle / n
+            for i in range(n):
+                y[j * n + i] -= middle
+            memset(&self.basis[j, 0], 0, p.ld * sizeof(float))
+            simd.rows_axpy(&self.basis[j, 0], p.ld, p.w, p.ld, ids, y + j * n, n)
+            self.basis[j, self.dim - 1] = 0     # the bias, which inputs less their mean do not meet
+
+    cdef void _orthonormalize(self, uint64_t *rng) noexcept nogil:
+        """Gram & Schmidt, twice a row; a row without a rest gets another direction, if there is
+        one."""
+        cdef Py_ssize_t i, j, c, ld = self.basis.shape[1]
+        cdef int attempt, _
+        cdef float before, norm = 0, a
+        for j in range(self.n_components):
+            for attempt in range(2):
+                before = <float> sqrt(simd.sumsq(&self.basis[j, 0], ld))
+                for _ in range(2):
+                    for i in range(j):
+                        a = 0
+                        for c in range(self.dim - 1):
+                            a += self.basis[i, c] * self.basis[j, c]
+                        simd.axpy(&self.basis[j, 0], &self.basis[i, 0], ld, -a)
+                norm = <float> sqrt(simd.sumsq(&self.basis[j, 0], ld))
+                if norm > 1e-4 * before and norm < INFINITY:
+                    break
+                norm = 0
+                memset(&self.basis[j, 0], 0, ld * sizeof(float))
+                if attempt == 0:
+                    normals(&self.basis[j, 0], self.dim - 1, rng)
+            if norm > 0:
+                simd.scale(&self.basis[j, 0], ld, 1 / norm)
+
+    cdef void _encode(self, Parameters p, int n_threads) noexcept nogil:
+        cdef Py_ssize_t j, i
+        self.count(0, (p.n_rows * (self.n_components + 1) + self.n_components) * self.dim)
+        simd.rows_dot(&self.shift[0], &self.functions[0, 0], p.ld, NULL, self.n_components,
+                      &self.mean[0])
+        for i in prange(p.n_rows, schedule="static", num_threads=n_threads):
+            self._code(p, i, omp_get_thread_num())
+
+    cdef void _code(self, Parameters p, Py_ssize_t place, int thread) noexcept nogil:
+        """The sketch of the neuron that has this place in the order of the cells."""
+        cdef float *z = <float *> self.rows.p[thread]
+        cdef const float *w = p.w + self.tables.ids[0][place] * p.ld
+        cdef float most = 0, a
+        cdef Py_ssize_t j, block = place // 16, i = place % 16
+        simd.rows_dot(z, &self.functions[0, 0], p.ld, NULL, self.n_components, w)
+        simd.rows_dot(&self.offsets[place], w, p.ld, NULL, 1, &self.mean[0])
+        for j in range(self.n_components):
+            most = max(most, fabsf(z[j]))
+        self.scales[place] = most / (MIDDLE - 1)
+        a = (MIDDLE - 1) / most if most > 1e-30 else 0
+        for j in range(self.n_components):
+            self.codes[block, j // 4, i, j % 4] = <uint8_t> (MIDDLE + <int> roundf(z[j] * a))
+
+    cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil:
+        self.coarse.codes_now(p, ids, n, out, n_threads)
+
+    cdef int64_t total(self) noexcept nogil:
+        return Retriever.total(self) + self.coarse.total()
+
+    cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                             Marks *marks, uint64_t *rng, int thread) noexcept nogil:
+        cdef const int32_t *start = self.tables.starts[0]
+        cdef Search s
+        cdef Py_ssize_t j, cells, cell, left
+        s.wanted = most - n
+        if s.wanted < 1:
+            return n
+        s.room = min(self.room, 2 * s.wanted + 2048 + CHUNK)
+        s.marks = marks
+        s.q = <int8_t *> self.queries.p[thread]
+        s.ids = <int32_t *> self.lists.p[thread]
+        s.scores = <float *> (s.ids + self.room)
+        s.scratch = s.scores + self.room
+        self._quantize(x, &s, <float *> self.rows.p[thread])
+        s.found, s.seen, s.least = 0, 0, -INFINITY
+        cells = self.coarse.rank(x, thread)
+        while cells and (s.seen < self.n_candidates or s.found < s.wanted):
+            cell = self.coarse.best(cells, thread)
+            cells -= 1
+            if s.found == 0:
+                self._guess(&s, start[cell], start[cell + 1])
+            left = s.found
+            self._scan(&s, start[cell], start[cell + 1], CHUNK, CHUNK)
+            if s.found < s.wanted and left == 0 and s.least > -INFINITY:
+                # The guess was too high: without one.
+                s.found, s.seen, s.least = 0, 0, -INFINITY
+                self._scan(&s, start[cell], start[cell + 1], CHUNK, CHUNK)
+        self.count(thread, self.n_components * (s.seen + self.dim))
+        s.found = largest(s.scores, s.ids, s.found, s.wanted, s.ids, s.scores, s.scratch)
+        for j in range(s.found):
+            marks.stamp[s.ids[j]] = marks.epoch
+            out[n + j] = s.ids[j]
+        return n + s.found
+
+    cdef void _quantize(self, const float *x, Search *s, float *y) noexcept nogil:
+        """The query's components in 8 bits."""
+        cdef float size = 0
+        cdef Py_ssize_t j
+        simd.rows_dot(y, &self.functions[0, 0], self.functions.shape[1], NULL, self.n_components, x)
+        for j in range(self.n_components):
+            y[j] -= self.shift[j]
+            size = max(size, fabsf(y[j]))
+        s.step, s.base = size / 127, 0
+        for j in range(self.n_components):
+            s.q[j] = <int8_t> roundf(y[j] * (127 / size)) if size > 1e-30 else 0
+            s.base += MIDDLE * s.q[j]
+
+    cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
+        """Finds in every 16th block of a long run what to beat, so that few must be sorted out."""
+        cdef Py_ssize_t rank
+        if stop - first < 2 * CHUNK:
+            return
+        self._scan(s, first, stop, 16, 256)
+        rank = s.wanted // 16
+        rank += <Py_ssize_t> (3 * sqrt(<double> rank)) + 3
+        if rank < s.found:
+            s.least = threshold(s.scores, s.found, rank, s.scratch)
+        s.found = s.seen = 0
+
+    cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t width,
+                    Py_ssize_t stride) noexcept nogil:
+        """Lists those of the places first..stop-1 that may be among the best; of every `stride`
+        places the first `width`, at most CHUNK."""
+        cdef const int32_t *items = self.tables.ids[0]
+        cdef Py_ssize_t j, end, n
+        while first < stop:
+            end = min(stop, first + width)
+            if s.found + CHUNK > s.room:
+                # Of the best so far, the last is what the next ones have to beat.
+                s.found = largest(s.scores, s.ids, s.found, s.wanted, s.ids, s.scores, s.scratch)
+                s.least = s.scores[0]
+                for j in range(1, s.found):
+                    s.least = min(s.least, s.scores[j])
+            n = simd.sketch_scan(
+                s.ids + s.found, s.scores + s.found, &self.codes[0, 0, 0, 0], &self.scales[0],
+                &self.offsets[0], first, end, s.q, self.n_components // 4, s.base, s.step, s.least)
+            s.seen += end - first
+            for j in range(s.found, s.found + n):
+                s.ids[s.found], s.scores[s.found] = items[s.ids[j]], s.scores[j]
+                s.found += unmarked(s.ids[s.found], s.marks)
+            first += stride
+
+
+cdef inline bint unmarked(int32_t id, Marks *marks) noexcept nogil:
+    return not (marks.stamp[id] == marks.epoch or marks.place[id] >= marks.n_tail)
