@@ -64,6 +64,8 @@ cdef class SampledDense(LayerKernel):
     cdef int32_t *ids               # (batch, capacity): each sample's own neurons, labels first
     cdef int32_t *count
     cdef int32_t *drawn             # how many of its own, the last ones, are its random tail
+    cdef Buffer pi_buffer
+    cdef float *pi                  # (batch, capacity): their inclusion probabilities, or NULL
     cdef int32_t *twice             # how many of its own are shared as well
     cdef float *shared_w            # (n_shared, ld): the shared neurons' weights side by side
     cdef PerThread scratch
@@ -71,6 +73,8 @@ cdef class SampledDense(LayerKernel):
     cdef Py_ssize_t batch_size
     cdef void _unfold(self, Py_ssize_t first, Py_ssize_t last) noexcept nogil
     cdef Vec own(self, Py_ssize_t s) noexcept nogil
+    cdef Py_ssize_t _weigh(self, Py_ssize_t s, const float *x, Py_ssize_t n_labels,
+                           float *pi) noexcept nogil
     cdef void _sum_shared(self, Batch *b, Py_ssize_t first) noexcept nogil
     cdef Py_ssize_t retrieve(self, Batch *b, Py_ssize_t s, int32_t **ids, float **z,
                              int thread) noexcept nogil

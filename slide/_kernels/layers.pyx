@@ -183,8 +183,8 @@ cdef class LayerKernel:
         if not tame(z, self.n_out):
             return INFINITY
         return weight * self.loss.gradient(
-            z, self.n_out, Weights(0, 0, 1, 1), b.y_indices + at, 0, b.y_data + at,
-            b.y_indptr[row + 1] - at, self.n_out, b.scale * weight)
+            z, self.n_out, Weights(0, 0, 1, 1, NULL, NULL, NULL), b.y_indices + at, 0,
+            b.y_data + at, b.y_indptr[row + 1] - at, self.n_out, b.scale * weight)
 
     cdef double _magnitude(self, Batch *b, Py_ssize_t s, const float *g,
                            Py_ssize_t n) noexcept nogil:
@@ -399,6 +399,10 @@ cdef class SampledDense(LayerKernel):
         self.twice = <int32_t *> self.twice_buffer.p
         self.drawn_buffer = Buffer(batch_size * sizeof(int32_t))
         self.drawn = <int32_t *> self.drawn_buffer.p
+        self.pi_buffer, self.pi = None, NULL
+        if self.active_set.individual:
+            self.pi_buffer = Buffer(batch_size * self.capacity * sizeof(float))
+            self.pi = <float *> self.pi_buffer.p
         self.shared_w_buffer = Buffer(n_shared * ld * sizeof(float))
         self.shared_w = <float *> self.shared_w_buffer.p
         self.rows = RowUpdate(self.params, self.optimizer, batch_size,
@@ -429,7 +433,7 @@ cdef class SampledDense(LayerKernel):
         LayerKernel.release(self)
         self.rows = None
         self.ids_buffer = self.count_buffer = self.twice_buffer = self.drawn_buffer = None
-        self.shared_w_buffer = self.dense_buffer = None
+        self.shared_w_buffer = self.dense_buffer = self.pi_buffer = None
 
     cdef int64_t hashed(self):
         return self.active_set.hashed()
@@ -471,6 +475,7 @@ cdef class SampledDense(LayerKernel):
         cdef Py_ssize_t s, ld = self.params.ld, n_shared = self.active_set.n_shared
         cdef int64_t row, at
         cdef float *x
+        cdef float *pi = NULL
         cdef Costs *cost = self.cost(thread)
         self._unfold(first, last)
         if n_shared and not b.hogwild:
@@ -482,16 +487,30 @@ cdef class SampledDense(LayerKernel):
             row = b.rows[s]
             at = b.y_indptr[row]
             self.count[s] = self.drawn[s] = 0
+            if self.pi != NULL:
+                pi = self.pi + s * self.capacity
             if b.y_indptr[row + 1] > at or not self.loss.needs_labels:
                 self.count[s] = <int32_t> self.active_set.select(
                     x, b.y_indices + at, b.y_indptr[row + 1] - at, self.ids + s * self.capacity,
-                    stream(b.seed, b.step, <uint64_t> row), self.drawn + s, thread)
+                    stream(b.seed, b.step, <uint64_t> row), self.drawn + s, thread, pi)
             cost.samples += 1
             cost.forward += (n_shared + self.count[s]) * self.n_in
             simd.rows_dot(self.own(s).val, self.params.w, ld, self.own(s).idx, self.count[s], x)
+            if self.active_set.inclusion is not None:
+                cost.forward += self._weigh(s, x, b.y_indptr[row + 1] - at, pi)
             if n_shared and b.hogwild:
                 simd.rows_dot(self.out + s * self.ldz, self.params.w, ld, self.active_set.shared,
                               n_shared, x)
+
+    cdef Py_ssize_t _weigh(self, Py_ssize_t s, const float *x, Py_ssize_t n_labels,
+                           float *pi) noexcept nogil:
+        """Inclusion probabilities of what was retrieved; returns the multiplications."""
+        cdef Py_ssize_t n = self.count[s] - n_labels
+        if n <= 0:                          # no label, and nothing was selected
+            return 0
+        self.active_set.inclusion.weigh(
+            self.params, x, self.own(s).idx + n_labels, self.own(s).val + n_labels, pi + n_labels, n)
+        return n * self.n_in
 
     cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil:
         cdef int64_t row = b.rows[s], at = b.y_indptr[row]
@@ -512,6 +531,12 @@ cdef class SampledDense(LayerKernel):
         weights.n_first, weights.first = self.active_set.n_tail, self.active_set.pi
         weights.n_last = self.drawn[s]
         weights.last = self.active_set.own_pi(self.drawn[s], own.n - twice)
+        weights.each_first = weights.log_first = weights.each_last = NULL
+        if self.active_set.draw is not None:
+            weights.each_first = self.active_set.draw.pi
+            weights.log_first = self.active_set.draw.log_pi
+        if self.pi != NULL:
+            weights.each_last, weights.n_last = self.pi + s * self.capacity, own.n
         return weight * self.loss.gradient(
             z, n, weights, NULL, n_shared, b.y_data + at, b.y_indptr[row + 1] - at,
             self.n_out, b.scale * weight)

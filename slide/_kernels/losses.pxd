@@ -6,6 +6,10 @@ cdef struct Weights:
     # `last` for the n_last at the end, 1 for those between.
     Py_ssize_t n_first, n_last
     float first, last
+    # Where not NULL, every one of the n_first and of the n_last has its own; labels have 1.
+    const float *each_first
+    const float *log_first          # -log of each_first
+    const float *each_last
 
 
 cdef class Loss:

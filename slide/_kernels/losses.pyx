@@ -1,22 +1,32 @@
 """Losses of one sample over its computed outputs, with their gradients."""
 cimport cython
-from libc.math cimport exp, log, log1p
+from libc.math cimport exp, fabs, log, log1p, logf
 from libc.string cimport memcpy
 
 from slide._kernels.activations cimport activated, derivative
 from slide._kernels.simd cimport MASKED, simd
 
 
-cdef inline Py_ssize_t segment(Weights weights, Py_ssize_t n, Py_ssize_t k,
-                               float *weight) noexcept nogil:
-    """The weight of output k, and where the outputs of that weight end."""
+cdef inline Py_ssize_t segment(Weights weights, Py_ssize_t n, Py_ssize_t k, float *weight,
+                               const float **each) noexcept nogil:
+    """The weight of output k, and where the outputs of that weight end.
+
+    Outputs with probabilities of their own: where that of k is, else NULL.
+    """
+    each[0] = NULL
     if k < weights.n_first:
         weight[0] = 1 / weights.first
+        if weights.each_first != NULL:
+            each[0] = weights.each_first + k
+            weight[0] = 1 / each[0][0]
         return weights.n_first
     if k < n - weights.n_last:
         weight[0] = 1
         return n - weights.n_last
     weight[0] = 1 / weights.last
+    if weights.each_last != NULL:
+        each[0] = weights.each_last + (k - (n - weights.n_last))
+        weight[0] = 1 / each[0][0]
     return n
 
 
@@ -53,9 +63,15 @@ cdef class CategoricalCrossentropy(Loss):
                 z[j] = 0
             return 0
         # exp(z - log pi) = exp(z) / pi: a drawn output stands for 1 / pi of them
-        if weights.n_first:
+        if weights.each_first != NULL:
+            simd.axpy(z, weights.log_first, weights.n_first, 1)
+        elif weights.n_first:
             simd.shift(z, weights.n_first, -<float> log(weights.first))
-        if weights.n_last:
+        if weights.each_last != NULL:
+            for j in range(weights.n_last):
+                if weights.each_last[j] != 1:
+                    z[n - weights.n_last + j] -= logf(weights.each_last[j])
+        elif weights.n_last:
             simd.shift(z + n - weights.n_last, weights.n_last, -<float> log(weights.last))
         for j in range(n_y):
             loss -= y[j] / total * <double> z[where[j] if where != NULL else first + j]
@@ -81,19 +97,27 @@ cdef class BinaryCrossentropy(Loss):
         cdef Py_ssize_t j, i, k, m
         cdef double loss = 0, product, rest
         cdef float over = <float> (1.0 / n_outputs if self.mean else 1.0), weight
+        cdef const float *each
         k = 0
         while k < n:
             # Up to 256 outputs of one weight at a time: log(1 + exp(z)) = -log(1 - p), and a
             # double holds the product of so many factors >= 1/2.
-            m = min(<Py_ssize_t> 256, segment(weights, n, k, &weight) - k)
+            m = min(<Py_ssize_t> 256, segment(weights, n, k, &weight, &each) - k)
             memcpy(p, z + k, m * sizeof(float))
             simd.sigmoid(p, m)
             product, rest = 1, 0
-            for j in range(m):
-                if z[k + j] <= 0:
-                    product *= 1 - <double> p[j]
-                else:
-                    rest += z[k + j] + log1p(exp(-<double> z[k + j]))
+            if each != NULL:
+                weight = 1
+                for j in range(m):
+                    p[j] /= each[j]
+                    rest += (max(<double> z[k + j], 0.0)
+                             + log1p(exp(-fabs(<double> z[k + j])))) / each[j]
+            else:
+                for j in range(m):
+                    if z[k + j] <= 0:
+                        product *= 1 - <double> p[j]
+                    else:
+                        rest += z[k + j] + log1p(exp(-<double> z[k + j]))
             loss += weight * (rest - log(product))
             for j in range(n_y):
                 i = (where[j] if where != NULL else first + j) - k
@@ -119,6 +143,7 @@ cdef class MeanSquaredError(Loss):
         cdef Py_ssize_t j, k = 0, at = -1
         cdef double loss = 0
         cdef float error, weight, slope
+        cdef const float *each
         if n_y:
             at = where[0] if where != NULL else first
         for j in range(n):
@@ -131,7 +156,7 @@ cdef class MeanSquaredError(Loss):
                 error -= y[k]
                 k += 1
                 at = -1 if k == n_y else where[k] if where != NULL else first + k
-            segment(weights, n, j, &weight)
+            segment(weights, n, j, &weight, &each)
             loss += weight * <double> error * error
             z[j] = 2 * scale * weight / n_outputs * error * slope
         return loss / n_outputs

@@ -461,7 +461,7 @@ cdef class Network:
         cdef int32_t *places = <int32_t *> self.places.p[thread]
         cdef Py_ssize_t n = 0
         cdef double loss = 0, total = 0
-        cdef Weights weights = Weights(0, 0, 1, 1)
+        cdef Weights weights = Weights(0, 0, 1, 1, NULL, NULL, NULL)
         cdef float weight = b.sample_weight[at] if b.sample_weight != NULL else 1
         for j in range(i, end):
             total += b.y_data[j]

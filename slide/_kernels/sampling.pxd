@@ -1,9 +1,11 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
+from slide._kernels.inclusion cimport Inclusion
 from slide._kernels.optim cimport Parameters
 from slide._kernels.rebuilds cimport Rebuilds
 from slide._kernels.retrieval cimport Marks, Retriever, fresh
 from slide._kernels.types cimport Buffer, PerThread
+from slide._kernels.weighted cimport WeightedDraw
 
 
 cdef class ActiveSet:
@@ -14,6 +16,9 @@ cdef class ActiveSet:
     cdef readonly Py_ssize_t n_tail, n_own_tail, n_frequent, n_shared
     cdef readonly bint corrected
     cdef float pi                   # inclusion probability of the tail's neurons; 1: uncorrected
+    cdef readonly WeightedDraw draw     # of a tail by frequency, or None
+    cdef readonly Inclusion inclusion   # of retrieved neurons, where they are weighted by it
+    cdef readonly bint individual       # own neurons have inclusion probabilities of their own
     cdef Buffer shared_buffer, place_buffer, marks_buffer
     cdef Buffer counts_buffer, order_buffer
     cdef int32_t *shared            # the batch's shared neurons: n_tail random ones, n_frequent
@@ -31,7 +36,7 @@ cdef class ActiveSet:
     cdef void share(self, uint64_t seed, uint64_t step) noexcept nogil
     cdef Py_ssize_t select(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
                            int32_t *out, uint64_t rng, int32_t *drawn,
-                           int thread) noexcept nogil
+                           int thread, float *pi=*) noexcept nogil
     cdef Py_ssize_t select_projected(self, float *q, float squared, int32_t *out, uint64_t rng,
                                      int thread) noexcept nogil
     cdef Py_ssize_t _fill(self, int32_t *out, Py_ssize_t n, Py_ssize_t least, Marks *marks,

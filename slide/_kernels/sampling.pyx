@@ -5,6 +5,7 @@ from libc.string cimport memset
 
 from slide._kernels.random cimport below, stream
 from slide._kernels.retrieval cimport HashRetriever
+from slide._kernels.simd cimport simd
 
 import numpy as np
 
@@ -28,11 +29,17 @@ cdef class ActiveSet:
         Weigh the tail by its inclusion probability, n_tail of those that are not frequent.
     schedule : tuple
         Of rebuilds, see `slide._kernels.rebuilds.Rebuilds`.
+    power : float
+        At least 0: the tail is drawn by how often neurons were labels, to this power; -1: it is
+        uniform.
+    inclusion : Inclusion or None
+        Weigh what is retrieved by its inclusion probability; without a tail or a fill.
     """
 
     def __cinit__(self, Py_ssize_t n_neurons, Retriever retriever, Py_ssize_t max_active,
                   Py_ssize_t min_active, Py_ssize_t n_tail, Py_ssize_t n_own_tail,
-                  Py_ssize_t n_frequent, bint corrected, schedule, int n_threads):
+                  Py_ssize_t n_frequent, bint corrected, schedule, int n_threads,
+                  double power=-1, Inclusion inclusion=None):
         cdef int i
         if n_tail + n_own_tail + n_frequent > n_neurons or max(max_active, min_active) > n_neurons:
             raise ValueError("more neurons than the layer has")
@@ -40,14 +47,22 @@ cdef class ActiveSet:
         self.max_active, self.min_active = max_active, min_active
         self.n_tail, self.n_frequent, self.corrected = n_tail, n_frequent, corrected
         self.n_own_tail, self.n_shared = n_own_tail, n_tail + n_frequent
-        self.pi = 1
-        if corrected and n_tail:
+        self.pi, self.draw, self.inclusion = 1, None, inclusion
+        if inclusion is not None and (min_active or n_tail + n_own_tail or retriever is None):
+            raise ValueError("weighted retrieved neurons beside random ones")
+        if power >= 0 and n_tail + n_own_tail:
+            self.draw = WeightedDraw(n_neurons, n_tail + n_own_tail, power,
+                                     corrected and n_tail > 0)
+        self.individual = inclusion is not None or (
+            corrected and self.draw is not None and n_own_tail > 0)
+        if corrected and n_tail and self.draw is None:
             self.pi = <float> (n_tail / <double> (n_neurons - n_frequent))
         self.shared_buffer = Buffer(self.n_shared * sizeof(int32_t))
         self.shared = <int32_t *> self.shared_buffer.p
         self.place_buffer = Buffer(n_neurons * sizeof(int32_t))
         self.place = <int32_t *> self.place_buffer.p
-        self.counts_buffer = Buffer(n_neurons * sizeof(int64_t) if n_frequent else 0)
+        self.counts_buffer = Buffer(
+            n_neurons * sizeof(int64_t) if n_frequent or self.draw is not None else 0)
         self.counts = <int64_t *> self.counts_buffer.p
         self.order_buffer = Buffer(n_neurons * sizeof(int32_t) if n_frequent else 0)
         self.n_counted = self.next_order = 0
@@ -76,7 +91,7 @@ cdef class ActiveSet:
 
     cdef void count_labels(self, const int32_t *labels, Py_ssize_t n) noexcept nogil:
         cdef Py_ssize_t j
-        if self.n_frequent:
+        if self.n_frequent or self.draw is not None:
             for j in range(n):
                 self.counts[labels[j]] += 1
             self.n_counted += n
@@ -128,9 +143,17 @@ cdef class ActiveSet:
                 self.place[self.shared[i]] = -1
         if self.n_counted > self.next_order:
             # Frequencies settle: look again when there is an eighth more to count.
-            self._order()
+            if self.n_frequent:
+                self._order()
             self.next_order = self.n_counted + self.n_counted // 8
-        if 2 * self.n_tail <= rest:
+            if self.draw is not None:
+                self.draw.make(self.counts, self.place, self.n_tail, stream(~seed, 31, step))
+        if self.draw is not None:
+            if self.draw.n_items == 0:
+                self.draw.make(self.counts, self.place, self.n_tail, stream(~seed, 31, step))
+            if self.n_tail:
+                self.draw.share(self.shared, self.place, &rng)
+        elif 2 * self.n_tail <= rest:
             i = 0
             while i < self.n_tail:
                 id = below(&rng, <uint32_t> self.n_neurons)
@@ -151,10 +174,11 @@ cdef class ActiveSet:
 
     cdef Py_ssize_t select(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
                            int32_t *out, uint64_t rng, int32_t *drawn,
-                           int thread) noexcept nogil:
+                           int thread, float *pi=NULL) noexcept nogil:
         """Active set for training: labels, retrieved, fill, tail of its own (of `drawn` neurons).
 
-        Returns its size; no id occurs twice.
+        Returns its size; no id occurs twice. pi: where they are `individual`, the inclusion
+        probabilities, but for the factors that `inclusion.weigh` gives to retrieved neurons.
         """
         cdef Marks *marks = self.fresh_marks(thread)
         cdef Py_ssize_t n, most = self.n_neurons - self.n_frequent
@@ -164,10 +188,17 @@ cdef class ActiveSet:
             most += self.place[labels[n]] >= self.n_tail
         n = n_labels
         cdef Py_ssize_t least = min(self.min_active, most)
+        if self.inclusion is not None:
+            return self.inclusion.retrieve(self.retriever, x, out, n, self.max_active, marks, &rng,
+                                           pi, thread)
         if self.retriever is not None and n < self.max_active:
             n = self.retriever.retrieve(x, out, n, self.max_active, marks, &rng, thread)
         n = self._fill(out, n, least, marks, &rng)
-        if self.n_own_tail:
+        if self.n_own_tail and self.draw is not None:
+            least = n
+            n = self.draw.take(out, n, marks, &rng, pi)
+            drawn[0] = <int32_t> (n - least)
+        elif self.n_own_tail:
             least = min(n + self.n_own_tail, most)
             drawn[0] = <int32_t> max(<Py_ssize_t> 0, least - n)
             n = self._fill(out, n, least, marks, &rng)
@@ -194,7 +225,7 @@ cdef class ActiveSet:
     cdef float own_pi(self, Py_ssize_t drawn, Py_ssize_t n) noexcept nogil:
         """Inclusion probability of a sample's own tail among n own neurons, frequent labels not
         counted."""
-        if not self.corrected or drawn == 0:
+        if not self.corrected or drawn == 0 or self.individual:
             return 1
         return <float> (drawn / <double> (self.n_neurons - self.n_frequent - (n - drawn)))
 
@@ -254,6 +285,8 @@ cdef class ActiveSet:
         cdef int32_t drawn
         cdef int32_t[::1] y
         cdef int32_t[::1] out = np.empty(self.n_neurons, dtype=np.int32)
+        cdef float[::1] each = np.empty(self.n_neurons, np.float32)
+        cdef float[::1] z = np.empty(self.n_neurons, np.float32)
         if p.n_rows != self.n_neurons or x.shape[1] != p.ld or len(labels) != x.shape[0]:
             raise ValueError(f"{p.n_rows} rows of {p.ld} and x {x.shape[0], x.shape[1]} with "
                              f"{len(labels)} label sets for {self.n_neurons} neurons")
@@ -273,8 +306,15 @@ cdef class ActiveSet:
             y = labels[s]
             drawn = 0
             n = self.select(&x[s, 0], &y[0] if y.shape[0] else NULL, y.shape[0], &out[0],
-                            stream(seed, step, s), &drawn, 0)
+                            stream(seed, step, s), &drawn, 0, &each[0])
             pi = np.ones(n, np.float32)
+            if self.individual:
+                if self.inclusion is not None and n:
+                    simd.rows_dot(&z[0], p.w, p.ld, &out[0], n, &x[s, 0])
+                    self.inclusion.weigh(p, &x[s, 0], &out[y.shape[0]], &z[y.shape[0]],
+                                         &each[y.shape[0]], n - y.shape[0])
+                own.append((np.array(out[:n]), np.array(each[:n])))
+                continue
             n_twice = 0
             for i in range(n):
                 n_twice += self.place[out[i]] >= self.n_tail
@@ -284,6 +324,9 @@ cdef class ActiveSet:
         for i in range(self.n_shared):
             shared[i] = self.shared[i]
         pi[:self.n_tail] = self.pi
+        if self.draw is not None and self.draw.pi != NULL:
+            for i in range(self.n_tail):
+                pi[i] = self.draw.pi[i]
         return shared, pi, own
 
     def weights_replaced(self):
@@ -296,9 +339,12 @@ cdef class ActiveSet:
 
     def get_state(self):
         state = self.rebuilds.get_state()
-        if self.n_frequent:
+        if self.draw is not None:
+            state.update(self.draw.get_state())
+        if self.n_frequent or self.draw is not None:
             state["counts"] = np.array(<int64_t[:self.n_neurons]> self.counts)
             state["next_order"] = np.array([self.next_order])
+        if self.n_frequent:
             state["frequent"] = np.array(<int32_t[:self.n_frequent]> (self.shared + self.n_tail))
         if self.retriever is not None:
             for name, array in self.retriever.tables.get_state().items():
@@ -313,17 +359,22 @@ cdef class ActiveSet:
         cdef Py_ssize_t i
         cdef int32_t[::1] frequent
         self.rebuilds.check_state(state)
-        if self.n_frequent:
-            counts, frequent_ = state["counts"], state["frequent"]
+        frequent_ = np.empty(0, np.int32)
+        if self.n_frequent or self.draw is not None:
+            counts = state["counts"]
             if counts.shape != (self.n_neurons,) or counts.dtype != np.int64 or counts.min() < 0:
                 raise ValueError("counts of labels do not fit the layer")
+            if state["next_order"].shape != (1,):
+                raise ValueError("next_order does not fit")
+            next_order = int(state["next_order"][0])
+        if self.n_frequent:
+            frequent_ = state["frequent"]
             if frequent_.shape != (self.n_frequent,) or frequent_.dtype != np.int32 \
                     or not 0 <= frequent_.min() <= frequent_.max() < self.n_neurons \
                     or len(np.unique(frequent_)) < self.n_frequent:
                 raise ValueError("frequent labels do not fit the layer")
-            if state["next_order"].shape != (1,):
-                raise ValueError("next_order does not fit")
-            next_order = int(state["next_order"][0])
+        if self.draw is not None:
+            self.draw.check_state(state, frequent_)
         if self.retriever is not None:
             functions = self.retriever.arrays
             for name, array in functions.items():
@@ -342,9 +393,12 @@ cdef class ActiveSet:
                 {name[7:]: a for name, a in state.items() if name.startswith("tables.")})
             for name, array in functions.items():
                 array[...] = state["functions." + name]
-        if self.n_frequent:
+        if self.draw is not None:
+            self.draw.set_state(state)
+        if self.n_frequent or self.draw is not None:
             (<int64_t[:self.n_neurons]> self.counts)[:] = counts
             self.n_counted, self.next_order = int(counts.sum()), next_order
+        if self.n_frequent:
             memset(self.place, 0xff, self.n_neurons * sizeof(int32_t))
             frequent = frequent_
             for i in range(self.n_frequent):
