@@ -41,6 +41,7 @@ __all__ = [
     "Sampler",
     "Standout",
     "Uniform",
+    "Unigram",
     "WinnerTakeAll",
     "get",
     "serialize",
@@ -121,13 +122,30 @@ class LSH(Sampler):
         `max_active`, at least 1. None: twice `max_active`.
     scale : float
         Of a hidden layer: kept activations are multiplied by it.
+    correction : {None, "logq"}
+        Of an output layer. ``"logq"``: a retrieved neuron that is no label is weighted by the
+        inverse of its inclusion probability, the probability of being retrieved over draws of the
+        hash functions (`slide.hashing.retrieval_probability` at its angle to the input). Softmax
+        subtracts the log of it from the logit, other losses divide their term by it. Of
+        `SimHash`, `E2LSH` and `CrossPolytope` with one probe, without `min_active`, and without a
+        random tail, which corrects for what is not retrieved by itself.
 
     Raises
     ------
     ValueError
         If a number is out of range, the schedule has no use for `rebuild_decay` (only the fixed
-        one has) or `new_functions_every` (all but the rolling one), or the layer has
-        fewer neurons than `min_active`.
+        one has) or `new_functions_every` (all but the rolling one), the family's inclusion
+        probabilities are not known, or the layer has fewer neurons than `min_active`.
+
+    Notes
+    -----
+    With ``correction="logq"``, all buckets of the query are read, and of more than `max_active`
+    neurons in them so many are kept at random. The weighted sum over the sample is then an unbiased
+    estimate of the sum over the layer (Horvitz & Thompson, JASA 1952), for tables that hold the
+    present weights, over draws of the functions: functions that stay the same err in the same way
+    for the same inputs, so draw new ones now and then (`new_functions_every`, ``"rolling"``). Its
+    variance is large where a large activation has a small probability: a `Mixture` with a random
+    tail is the better choice in most cases.
 
     Examples
     --------
@@ -150,6 +168,7 @@ class LSH(Sampler):
         candidates: int | float | None = None,
         scale: float = 1.0,
         schedule: rebuilds.Schedule | str = "fixed",
+        correction: str | None = None,
     ):
         self.hash = hashing.get(hash)
         self.max_active = None if max_active is None else _checked_count(max_active, "max_active")
@@ -179,11 +198,26 @@ class LSH(Sampler):
         elif candidates is not None:
             self.candidates = check.check_positive_int("candidates", candidates)
         self.scale = check.check_finite_float("scale", scale, at_least=1e-6, at_most=1e6)
+        self.correction = _checked_correction(correction)
+        if correction is not None:
+            reason = self.hash.no_inclusion()
+            if reason is not None:
+                raise ValueError(
+                    f"correction={correction!r} needs the inclusion probabilities of "
+                    f"{self.hash!r}: {reason}"
+                )
+            if self.min_active:
+                raise ValueError(
+                    f"correction={correction!r} with min_active={min_active}: random neurons that "
+                    f"fill the set up have no weights; set min_active=0"
+                )
 
     def active_set(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> ActiveSet:
         return Mixture([self]).active_set(n_neurons, dim, seed, n_threads)
 
     def selector(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
+        if self.correction is not None:
+            raise ValueError(f"{self!r} on a hidden layer: correction is for output layers")
         fraction = 0.05 if self.max_active is None else self.max_active
         n_active = _hidden_count(self, "max_active", fraction, n_neurons)
         if self.min_active > n_neurons:
@@ -250,6 +284,7 @@ class LSH(Sampler):
             "candidates": self.candidates,
             "scale": self.scale,
             "schedule": rebuilds.serialize(self.schedule),
+            "correction": self.correction,
         }
 
     def _arguments(self) -> dict[str, Any]:
@@ -286,9 +321,7 @@ class Uniform(Sampler):
 
     def __init__(self, n: int | float, correction: str | None = "logq", shared: bool = True):
         self.n = _checked_count(n)
-        self.correction = (
-            None if correction is None else check.check_in("correction", correction, ("logq",))
-        )
+        self.correction = _checked_correction(correction)
         self.shared = check.check_bool("shared", shared)
 
     for_hidden = True
@@ -306,6 +339,67 @@ class Uniform(Sampler):
 
     def get_config(self) -> dict[str, Any]:
         return {"n": self.n, "correction": self.correction, "shared": self.shared}
+
+
+class Unigram(Sampler):
+    """Random neurons, drawn more often the more often they were labels so far.
+
+    Frequent labels have larger probabilities, so an estimate that looks at them more often varies
+    less: word models draw their noise words by ``count ** 0.75`` (Mikolov et al., NIPS 2013). Before
+    the first labels the draw is uniform.
+
+    Parameters
+    ----------
+    n : int or float
+        So many neurons, or (a float) this fraction of the layer, in (0, 1].
+    power : float
+        In [0, 1]: of the counts; 0 is uniform.
+    correction : {"logq", None}
+        ``"logq"``: neuron i is weighted by the inverse of its inclusion probability ``pi_i``, as in
+        `Uniform`. None: no weights, and frequent labels are pushed down more often than they are
+        predicted.
+    shared : bool
+        Whether all samples of a batch have the same random neurons, or each its own; see `Uniform`.
+
+    Notes
+    -----
+    ``pi_i = min(1, c q_i)``, ``q_i = (count_i + 1) ** power + 0.1 mean((count + 1) ** power)``, with c
+    such that the probabilities sum to `n`: no neuron has a probability below 1/11 of a uniform
+    draw's. They are exact, by systematic sampling (Madow, Ann. Math. Stat. 1949) along a random
+    order of the neurons. q follows the counts each time that they have grown by an eighth.
+
+    Examples
+    --------
+    >>> Unigram(0.05).get_config()
+    {'n': 0.05, 'power': 0.75, 'correction': 'logq', 'shared': True}
+    """
+
+    def __init__(
+        self,
+        n: int | float,
+        power: float = 0.75,
+        correction: str | None = "logq",
+        shared: bool = True,
+    ):
+        self.n = _checked_count(n)
+        self.power = check.check_finite_float("power", power, at_least=0.0, at_most=1.0)
+        self.correction = _checked_correction(correction)
+        self.shared = check.check_bool("shared", shared)
+
+    def count(self, n_neurons: int) -> int:
+        """Return the number of neurons drawn from a layer of that size."""
+        return _count(self, self.n, n_neurons)
+
+    def active_set(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> ActiveSet:
+        return Mixture([self]).active_set(n_neurons, dim, seed, n_threads)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "n": self.n,
+            "power": self.power,
+            "correction": self.correction,
+            "shared": self.shared,
+        }
 
 
 class Frequent(Sampler):
@@ -351,7 +445,8 @@ class Mixture(Sampler):
     Parameters
     ----------
     samplers : iterable
-        At most one each of `LSH`, `Frequent` and `Uniform`, in any order.
+        At most one each of `LSH`, `Frequent` and a random tail, `Uniform` or `Unigram`, in any
+        order.
 
     Examples
     --------
@@ -364,12 +459,18 @@ class Mixture(Sampler):
         if isinstance(samplers, str) or not isinstance(samplers, Iterable):
             raise TypeError(f"samplers must be a list of samplers, got {samplers!r}")
         self.samplers = [get(sampler) for sampler in samplers]
-        kinds = {type(part) for part in self.samplers}
-        if not kinds or len(kinds) < len(self.samplers) or not kinds <= {LSH, Frequent, Uniform}:
+        kinds = [Uniform if type(part) is Unigram else type(part) for part in self.samplers]
+        if not kinds or len(set(kinds)) < len(kinds) or not {LSH, Frequent, Uniform}.issuperset(kinds):
             raise ValueError(
-                f"samplers must be at most one each of LSH, Frequent and Uniform, "
+                f"samplers must be at most one each of LSH, Frequent and Uniform or Unigram, "
                 f"got {self.samplers!r}"
             )
+        for part in self.samplers:
+            if isinstance(part, LSH) and part.correction is not None and Uniform in kinds:
+                raise ValueError(
+                    f"{part!r} with a random tail, which corrects for what is not retrieved: "
+                    f"set correction=None"
+                )
 
     @property
     def retrieves(self) -> bool:  # type: ignore[override]
@@ -379,14 +480,18 @@ class Mixture(Sampler):
         retriever, most, least = None, 0, 0
         schedule: tuple[float, ...] = (1.0, 0.0, 0)
         n_tail, n_own, n_frequent, corrected = 0, 0, 0, False
+        power, inclusion = -1.0, None
         for part in self.samplers:
             if isinstance(part, LSH):
                 retriever = part.hash.retriever(n_neurons, dim, seed, n_threads)
                 most, least = part.limits(n_neurons)
                 schedule = part.plan(retriever, n_neurons, dim, seed)
+                if part.correction is not None:
+                    inclusion = part.hash.inclusion(retriever, n_neurons, dim, n_threads)
             elif isinstance(part, Frequent):
                 n_frequent = part.count(n_neurons)
-            elif isinstance(part, Uniform):
+            elif isinstance(part, (Uniform, Unigram)):
+                power = part.power if isinstance(part, Unigram) else -1.0
                 n_tail, corrected = part.count(n_neurons), part.correction is not None
                 if not part.shared:
                     n_tail, n_own = 0, n_tail
@@ -406,6 +511,8 @@ class Mixture(Sampler):
             corrected,
             schedule,
             n_threads,
+            power,
+            inclusion,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -567,6 +674,10 @@ def _checked_count(n: Any, name: str = "n") -> int | float:
     )
 
 
+def _checked_correction(correction: Any) -> str | None:
+    return None if correction is None else check.check_in("correction", correction, ("logq",))
+
+
 def _count(sampler: Sampler, n: int | float, n_neurons: int) -> int:
     if isinstance(n, float):
         return max(1, round(n * n_neurons))
@@ -588,7 +699,17 @@ def get(identifier: Any) -> Sampler:
     """
     if identifier == "auto":
         return Auto()
-    classes = (Auto, LSH, Frequent, LifetimeSparsity, Uniform, Mixture, Standout, WinnerTakeAll)
+    classes = (
+        Auto,
+        LSH,
+        Frequent,
+        LifetimeSparsity,
+        Uniform,
+        Unigram,
+        Mixture,
+        Standout,
+        WinnerTakeAll,
+    )
     return check.resolve("sampler", identifier, Sampler, classes)
 
 

@@ -36,6 +36,14 @@ class HashFamily:
         """Return the same for a layer whose tables are looked after in every step."""
         return self.retriever(n_neurons, dim, seed, n_threads)
 
+    def no_inclusion(self) -> str | None:
+        """Return why the probability of being retrieved is not known; None: it is."""
+        return "its kernel has no formula for it"
+
+    def inclusion(self, retriever: Any, n_neurons: int, dim: int, n_threads: int) -> Any:
+        """Return the kernel of the probabilities with which `retriever` finds neurons."""
+        raise NotImplementedError(f"{type(self).__name__} must define inclusion()")
+
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
         return f"{type(self).__name__}({arguments})"

@@ -72,6 +72,13 @@ class Clusters(HashFamily):
             n_neurons, dim, self.n_tables, groups, cells, self.n_probes, n_threads
         )
 
+    def no_inclusion(self) -> str | None:
+        return (
+            "for given weights it retrieves the same neurons again and again, each with "
+            "probability 0 or 1; with Mixture([LSH(...), Uniform(...)]) the random tail corrects "
+            "for what is left out"
+        )
+
     def get_config(self) -> dict[str, Any]:
         return {
             "n_cells": self.n_cells,

@@ -10,6 +10,7 @@ from slide import _validation as check
 from slide._kernels import rotations as _rotations
 from slide._memory import padded
 from slide.hashing._family import CodeFamily, check_dim
+from slide.hashing.inclusion import inclusion_of
 
 
 class CrossPolytope(CodeFamily):
@@ -114,6 +115,22 @@ class CrossPolytope(CodeFamily):
         cosine = np.clip(np.asarray(cosine, np.float64), -1, 1)
         found = [_collision(float(c), dim) for c in np.ravel(cosine)]
         return np.reshape(found, cosine.shape)[()]
+
+    def no_inclusion(self) -> str | None:
+        return None
+
+    def inclusion(self, retriever: Any, n_neurons: int, dim: int, n_threads: int) -> Any:
+        target = self._target(dim)
+
+        def collision(cosine: np.ndarray) -> np.ndarray:
+            # Each value takes some 20 ms, and between a few the log is smooth.
+            from scipy.interpolate import PchipInterpolator
+
+            angles = np.pi * np.linspace(0, 1, 49)
+            few = np.maximum(self.collision_probability(np.cos(angles), target), 1e-12)
+            return np.exp(PchipInterpolator(angles, np.log(few))(np.arccos(cosine)))
+
+        return inclusion_of(self, collision, 0.0, (0, 1.0), retriever, n_neurons, n_threads)
 
     def get_config(self) -> dict[str, Any]:
         return {

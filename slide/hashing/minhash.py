@@ -87,6 +87,9 @@ class MinHash(CodeFamily):
         a, b = self.members(x), self.members(y)
         return len(np.intersect1d(a, b)) / max(1, len(np.union1d(a, b)))
 
+    def no_inclusion(self) -> str | None:
+        return "its collision probability depends on the sets of the largest coordinates"
+
     def get_config(self) -> dict[str, Any]:
         return {
             "n_functions": self.n_functions,

@@ -12,6 +12,7 @@ from slide._kernels import projections as _projections
 from slide._kernels import rotations as _rotations
 from slide._memory import check_memory, padded
 from slide.hashing._family import CodeFamily, check_dim, table_bytes
+from slide.hashing.inclusion import inclusion_of
 
 TRANSFORMS = (None, "sign_alsh", "l2_alsh", "simple_lsh")
 """In the order of the kernels' numbers for them."""
@@ -188,6 +189,16 @@ class SimHash(CodeFamily):
         """
         return 1 - np.arccos(np.clip(cosine, -1, 1)) / np.pi
 
+    def no_inclusion(self) -> str | None:
+        if self.n_probes > 1:
+            return f"with n_probes={self.n_probes} it depends on the query's distance from borders"
+        return None
+
+    def inclusion(self, retriever: Any, n_neurons: int, dim: int, n_threads: int) -> Any:
+        terms = TERMS[self.transform]
+        layer = retriever, n_neurons, n_threads
+        return inclusion_of(self, self.collision_probability, 0.0, terms, *layer)
+
     def get_config(self) -> dict[str, Any]:
         return {
             "n_bits": self.n_bits,
@@ -279,6 +290,24 @@ class E2LSH(CodeFamily):
         tail = 2 / (np.sqrt(2 * np.pi) * r) * (1 - np.exp(-(r**2) / 2))
         return 1 - 2 * ndtr(-r) - tail
 
+    def no_inclusion(self) -> str | None:
+        if self.n_probes > 1:
+            return f"with n_probes={self.n_probes} it depends on the query's distance from borders"
+        return None
+
+    def inclusion(self, retriever: Any, n_neurons: int, dim: int, n_threads: int) -> Any:
+        terms = TERMS[self.transform]
+        cells = 1 << _bits(self.n_functions)
+        return inclusion_of(
+            self,
+            lambda distance: _same_cell(distance / self.width, cells),
+            self.width,
+            terms,
+            retriever,
+            n_neurons,
+            n_threads,
+        )
+
     def get_config(self) -> dict[str, Any]:
         return {
             "n_functions": self.n_functions,
@@ -287,3 +316,29 @@ class E2LSH(CodeFamily):
             "transform": self.transform,
             "n_probes": self.n_probes,
         }
+
+
+def _bits(n_functions: int) -> int:
+    """Return the bits that a code has for one quantized function."""
+    return min(8, 63 // n_functions)
+
+
+def _same_cell(sigma: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return the probability that two projections are in the same cell modulo `n_cells`.
+
+    Their difference is normal with standard deviation `sigma` cells. They are k cells apart with
+    probability ``E max(0, 1 - |T - k|)``, a second difference of ``E max(0, a - T)``; k = 0 is the
+    formula of Datar et al. (2004).
+    """
+    from scipy.special import ndtr  # here: `import slide` would wait for it
+
+    # Beyond, all cells are as likely but for exp(-2 pi^2).
+    near = np.clip(sigma, 1e-12, n_cells)
+
+    def below(a: int) -> np.ndarray:
+        z = a / near
+        return a * ndtr(z) + near * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+    apart = n_cells * np.arange(-9, 10)
+    p = sum(below(k + 1) - 2 * below(k) + below(k - 1) for k in apart)
+    return np.where(sigma > n_cells, 1 / n_cells, np.clip(p, 0, 1))

@@ -90,6 +90,9 @@ class WTA(CodeFamily):
         both, bins, _ = self._agreements(x, y)
         return both / bins
 
+    def no_inclusion(self) -> str | None:
+        return "its collision probability depends on the order of all coordinates"
+
     def get_config(self) -> dict[str, Any]:
         return {
             "n_functions": self.n_functions,
