@@ -108,6 +108,12 @@ class Drift(Schedule):
             raise ValueError(f"threshold must be less than 1, got {threshold}")
         self.n_sampled = check.check_positive_int("n_sampled", n_sampled, high=2**31 - 1)
 
+    def attach(self, retriever: Any, family: Any, dim: int, seed: int) -> None:
+        if not family.drifts:
+            raise ValueError(
+                f"schedule='drift' with {family!r}: it has no codes whose changes could be counted"
+            )
+
     def get_config(self) -> dict[str, Any]:
         return {"threshold": self.threshold, "n_sampled": self.n_sampled}
 
@@ -151,8 +157,8 @@ class Rolling(Schedule):
                 raise ValueError(f"schedule='rolling' with {family!r}: {error}") from error
         if not retriever.roll_units:
             raise ValueError(
-                f"schedule='rolling' with {family!r}: these tables share projections that are kept "
-                f"for every neuron, and cannot be renewed one after the other"
+                f"schedule='rolling' with {family!r}: what it keeps of the neurons cannot be "
+                f"renewed one table after the other"
             )
 
 

@@ -480,13 +480,14 @@ class Mixture(Sampler):
         retriever, most, least = None, 0, 0
         schedule: tuple[float, ...] = (1.0, 0.0, 0)
         n_tail, n_own, n_frequent, corrected = 0, 0, 0, False
-        power, inclusion = -1.0, None
+        power, inclusion, draws = -1.0, None, False
         for part in self.samplers:
             if isinstance(part, LSH):
                 retriever = part.hash.retriever(n_neurons, dim, seed, n_threads)
                 most, least = part.limits(n_neurons)
                 schedule = part.plan(retriever, n_neurons, dim, seed)
                 if part.correction is not None:
+                    draws = part.hash.draws
                     inclusion = part.hash.inclusion(retriever, n_neurons, dim, n_threads)
             elif isinstance(part, Frequent):
                 n_frequent = part.count(n_neurons)
@@ -513,6 +514,7 @@ class Mixture(Sampler):
             n_threads,
             power,
             inclusion,
+            draws,
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -89,6 +89,8 @@ cdef class Retriever:
                       bint new_functions, int n_threads) noexcept nogil
     cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
                              Marks *marks, uint64_t *rng, int thread) noexcept nogil
+    cdef Py_ssize_t draw(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                         Marks *marks, uint64_t *rng, float *pi, int thread) noexcept nogil
     cdef Py_ssize_t probe(self, float *q, float squared, int32_t *out, Py_ssize_t n,
                           Py_ssize_t most, Marks *marks, uint64_t *rng, int thread) noexcept nogil
     cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,

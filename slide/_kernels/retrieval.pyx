@@ -46,6 +46,12 @@ cdef class Retriever:
         """Appends neurons to the n in `out` until there are `most`; returns how many there are."""
         return n
 
+    cdef Py_ssize_t draw(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                         Marks *marks, uint64_t *rng, float *pi, int thread) noexcept nogil:
+        """Random neurons instead, those of large activations more often, and their inclusion
+        probabilities; of retrievers that can."""
+        return n
+
     cdef Py_ssize_t probe(self, float *q, float squared, int32_t *out, Py_ssize_t n,
                           Py_ssize_t most, Marks *marks, uint64_t *rng,
                           int thread) noexcept nogil:

@@ -15,6 +15,7 @@ cdef class ActiveSet:
     cdef readonly Py_ssize_t n_neurons, max_active, min_active
     cdef readonly Py_ssize_t n_tail, n_own_tail, n_frequent, n_shared
     cdef readonly bint corrected
+    cdef readonly bint draws        # neurons by their activations, instead of the largest
     cdef float pi                   # inclusion probability of the tail's neurons; 1: uncorrected
     cdef readonly WeightedDraw draw     # of a tail by frequency, or None
     cdef readonly Inclusion inclusion   # of retrieved neurons, where they are weighted by it

@@ -34,12 +34,14 @@ cdef class ActiveSet:
         uniform.
     inclusion : Inclusion or None
         Weigh what is retrieved by its inclusion probability; without a tail or a fill.
+    draws : bool
+        Draw by activation instead of retrieving the largest; without a tail or a fill.
     """
 
     def __cinit__(self, Py_ssize_t n_neurons, Retriever retriever, Py_ssize_t max_active,
                   Py_ssize_t min_active, Py_ssize_t n_tail, Py_ssize_t n_own_tail,
                   Py_ssize_t n_frequent, bint corrected, schedule, int n_threads,
-                  double power=-1, Inclusion inclusion=None):
+                  double power=-1, Inclusion inclusion=None, bint draws=False):
         cdef int i
         if n_tail + n_own_tail + n_frequent > n_neurons or max(max_active, min_active) > n_neurons:
             raise ValueError("more neurons than the layer has")
@@ -48,12 +50,14 @@ cdef class ActiveSet:
         self.n_tail, self.n_frequent, self.corrected = n_tail, n_frequent, corrected
         self.n_own_tail, self.n_shared = n_own_tail, n_tail + n_frequent
         self.pi, self.draw, self.inclusion = 1, None, inclusion
-        if inclusion is not None and (min_active or n_tail + n_own_tail or retriever is None):
+        self.draws = draws
+        if (draws or inclusion is not None) and (
+                min_active or n_tail + n_own_tail or retriever is None):
             raise ValueError("weighted retrieved neurons beside random ones")
         if power >= 0 and n_tail + n_own_tail:
             self.draw = WeightedDraw(n_neurons, n_tail + n_own_tail, power,
                                      corrected and n_tail > 0)
-        self.individual = inclusion is not None or (
+        self.individual = draws or inclusion is not None or (
             corrected and self.draw is not None and n_own_tail > 0)
         if corrected and n_tail and self.draw is None:
             self.pi = <float> (n_tail / <double> (n_neurons - n_frequent))
@@ -191,6 +195,10 @@ cdef class ActiveSet:
         if self.inclusion is not None:
             return self.inclusion.retrieve(self.retriever, x, out, n, self.max_active, marks, &rng,
                                            pi, thread)
+        if self.draws:
+            for n in range(n_labels):
+                pi[n] = 1
+            return self.retriever.draw(x, out, n_labels, self.max_active, marks, &rng, pi, thread)
         if self.retriever is not None and n < self.max_active:
             n = self.retriever.retrieve(x, out, n, self.max_active, marks, &rng, thread)
         n = self._fill(out, n, least, marks, &rng)
@@ -383,6 +391,8 @@ cdef class ActiveSet:
                     raise ValueError(f"hash functions: {name} has another shape or dtype")
                 if new.dtype.kind == "f" and not np.isfinite(new).all():
                     raise ValueError(f"hash functions: {name} has values that are not finite")
+                if name == "sketches" and new.max() > 127:
+                    raise ValueError(f"hash functions: sketches up to {new.max()}")
                 if name == "scale" and not new[0] > 0 or name == "seen" and not (
                         (new >= 0).all() and (new < 2 ** 53).all()):
                     raise ValueError(f"hash functions: {name} is {new}")

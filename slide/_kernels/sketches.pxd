@@ -14,10 +14,13 @@ cdef struct Search:
     Py_ssize_t wanted, found, seen
     float least                         # only what is above it is listed
     Py_ssize_t room                     # for CHUNK more than this, the lists are cut down
-    int32_t *ids
+    int32_t *places
     float *scores
     float *scratch
     Marks *marks
+    # Where neurons are drawn, not NULL: what is added to scores, of which none is below the floor
+    const float *noise
+    float floor
 
 
 cdef class SketchRetriever(Retriever):
@@ -28,14 +31,16 @@ cdef class SketchRetriever(Retriever):
     cdef float[::1] mean, shift, scales, offsets
     cdef double[::1] seen
     cdef uint8_t[:, :, :, ::1] codes    # (blocks of 16 neurons, quads of components, 16, 4)
-    cdef Buffer projected, sample_buffer, sum_buffer
+    cdef Buffer projected, sample_buffer, sum_buffer, noise_buffer
     cdef PerThread lists, queries, rows
+    cdef void _make_noise(self, float *noise) noexcept nogil
     cdef void _learn(self, Parameters p, uint64_t seed, int n_rounds, int n_threads) noexcept nogil
     cdef void _power(self, Parameters p, const int32_t *ids, Py_ssize_t n,
                      int n_threads) noexcept nogil
     cdef void _orthonormalize(self, uint64_t *rng) noexcept nogil
     cdef void _encode(self, Parameters p, int n_threads) noexcept nogil
     cdef void _code(self, Parameters p, Py_ssize_t place, int thread) noexcept nogil
+    cdef void _search(self, const float *x, Search *s, int thread) noexcept nogil
     cdef void _quantize(self, const float *x, Search *s, float *y) noexcept nogil
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
     cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t width,

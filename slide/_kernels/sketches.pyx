@@ -1,7 +1,7 @@
 """Neurons ranked by short sketches: principal components of their weights in 7 bits each."""
 cimport cython
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, fabsf, roundf, sqrt
+from libc.math cimport INFINITY, expf, fabsf, log, logf, roundf, sqrt
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
@@ -16,6 +16,7 @@ import numpy as np
 cdef enum:
     SAMPLE = 4096       # rows that a round of learning looks at
     CHUNK = 512         # neurons that are scored at a time
+    NOISE = 65536       # numbers that random draws take turns with, a multiple of CHUNK
     MIDDLE = 64         # code of 0
 
 
@@ -47,22 +48,36 @@ cdef class SketchRetriever(Retriever):
             "shift": np.zeros(n_components, np.float32),
             "mean": np.zeros(ld, np.float32),
             "seen": np.zeros(1, np.float64),
-            "codes": np.zeros((n_blocks, n_components // 4, 16, 4), np.uint8),
+            "sketches": np.zeros((n_blocks, n_components // 4, 16, 4), np.uint8),
             "scales": np.zeros(16 * n_blocks, np.float32),
             "offsets": np.zeros(16 * n_blocks, np.float32),
         }
         self.basis, self.functions = self.arrays["basis"], self.arrays["functions"]
         self.mean, self.shift = self.arrays["mean"], self.arrays["shift"]
         self.mean[dim - 1] = 1
-        self.seen, self.codes = self.arrays["seen"], self.arrays["codes"]
+        self.seen, self.codes = self.arrays["seen"], self.arrays["sketches"]
         self.scales, self.offsets = self.arrays["scales"], self.arrays["offsets"]
         self.projected = Buffer(n_components * min(n_neurons, SAMPLE) * sizeof(float))
         self.sample_buffer = Buffer(min(n_neurons, SAMPLE) * sizeof(int32_t))
         self.sum_buffer = Buffer(ld * sizeof(float))
         self.room = n_neurons + 2048 + CHUNK
+        self.noise_buffer = Buffer((2 * NOISE + CHUNK + 16) * sizeof(float))
+        self._make_noise(<float *> self.noise_buffer.p)
         self.lists = PerThread(n_threads, 4 * self.room * sizeof(float))
         self.queries = PerThread(n_threads, n_components)
         self.rows = PerThread(n_threads, n_components * sizeof(float))
+
+    cdef void _make_noise(self, float *noise) noexcept nogil:
+        """-log(u) for NOISE equidistant u in random order, from any of which a sample may begin:
+        over the beginnings, every place meets all of them."""
+        cdef uint64_t rng = stream(0, 25, 0)
+        cdef Py_ssize_t i, j
+        for i in range(NOISE):
+            j = below(&rng, <unsigned int> (i + 1))
+            noise[i] = noise[j]
+            noise[j] = <float> -log((i + 0.5) / NOISE)
+        for i in range(NOISE + CHUNK + 16):
+            noise[NOISE + i] = noise[i]
 
     cdef void observe(self, const float *x, Py_ssize_t ld, Py_ssize_t n) noexcept nogil:
         cdef float *sum = <float *> self.sum_buffer.p
@@ -175,7 +190,7 @@ cdef class SketchRetriever(Retriever):
                 simd.scale(&self.basis[j, 0], ld, 1 / norm)
 
     cdef void _encode(self, Parameters p, int n_threads) noexcept nogil:
-        cdef Py_ssize_t j, i
+        cdef Py_ssize_t i
         self.count(0, (p.n_rows * (self.n_components + 1) + self.n_components) * self.dim)
         simd.rows_dot(&self.shift[0], &self.functions[0, 0], p.ld, NULL, self.n_components,
                       &self.mean[0])
@@ -206,38 +221,72 @@ cdef class SketchRetriever(Retriever):
 
     cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
                              Marks *marks, uint64_t *rng, int thread) noexcept nogil:
-        cdef const int32_t *start = self.tables.starts[0]
+        cdef const int32_t *items = self.tables.ids[0]
         cdef Search s
-        cdef Py_ssize_t j, cells, cell, left
-        s.wanted = most - n
+        cdef Py_ssize_t j
+        s.wanted, s.marks, s.noise = most - n, marks, NULL
         if s.wanted < 1:
             return n
+        self._search(x, &s, thread)
+        for j in range(s.found):
+            out[n] = items[s.places[j]]
+            marks.stamp[out[n]] = marks.epoch
+            n += 1
+        return n
+
+    cdef Py_ssize_t draw(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                         Marks *marks, uint64_t *rng, float *pi, int thread) noexcept nogil:
+        """Priority sampling (Duffield, Lund & Thorup, J. ACM 2007) of all neurons, weighted by
+        exp(score): the largest exp(score) / u, u uniform in (0, 1], that is, the largest
+        score - log(u). Given the largest that is left out, tau, each had the probability
+        min(1, exp(score - tau)). One at least is drawn.
+        """
+        cdef const int32_t *items = self.tables.ids[0]
+        cdef Search s
+        cdef Py_ssize_t j, left_out = -1
+        cdef float tau = -INFINITY
+        s.wanted, s.marks = max(<Py_ssize_t> 1, most - n) + 1, marks
+        s.noise = <float *> self.noise_buffer.p + below(rng, NOISE)
+        self._search(x, &s, thread)
+        if s.found == s.wanted:
+            left_out = 0
+            for j in range(1, s.found):
+                if s.scores[j] < s.scores[left_out]:
+                    left_out = j
+            tau = s.scores[left_out]
+        for j in range(s.found):
+            if j != left_out:
+                out[n] = items[s.places[j]]
+                marks.stamp[out[n]] = marks.epoch
+                pi[n] = expf(min(<float> 0, s.scores[j] - s.noise[s.places[j] % NOISE] - tau))
+                n += 1
+        return n
+
+    cdef void _search(self, const float *x, Search *s, int thread) noexcept nogil:
+        """Leaves in the lists the wanted places, or those of all candidates if these are fewer."""
+        cdef const int32_t *start = self.tables.starts[0]
+        cdef Py_ssize_t cells, cell, found
         s.room = min(self.room, 2 * s.wanted + 2048 + CHUNK)
-        s.marks = marks
         s.q = <int8_t *> self.queries.p[thread]
-        s.ids = <int32_t *> self.lists.p[thread]
-        s.scores = <float *> (s.ids + self.room)
+        s.places = <int32_t *> self.lists.p[thread]
+        s.scores = <float *> (s.places + self.room)
         s.scratch = s.scores + self.room
-        self._quantize(x, &s, <float *> self.rows.p[thread])
-        s.found, s.seen, s.least = 0, 0, -INFINITY
+        self._quantize(x, s, <float *> self.rows.p[thread])
+        s.found, s.seen, s.least, s.floor = 0, 0, -INFINITY, -INFINITY
         cells = self.coarse.rank(x, thread)
         while cells and (s.seen < self.n_candidates or s.found < s.wanted):
             cell = self.coarse.best(cells, thread)
             cells -= 1
             if s.found == 0:
-                self._guess(&s, start[cell], start[cell + 1])
-            left = s.found
-            self._scan(&s, start[cell], start[cell + 1], CHUNK, CHUNK)
-            if s.found < s.wanted and left == 0 and s.least > -INFINITY:
+                self._guess(s, start[cell], start[cell + 1])
+            found = s.found
+            self._scan(s, start[cell], start[cell + 1], CHUNK, CHUNK)
+            if s.found < s.wanted and found == 0 and s.least > -INFINITY:
                 # The guess was too high: without one.
                 s.found, s.seen, s.least = 0, 0, -INFINITY
-                self._scan(&s, start[cell], start[cell + 1], CHUNK, CHUNK)
+                self._scan(s, start[cell], start[cell + 1], CHUNK, CHUNK)
         self.count(thread, self.n_components * (s.seen + self.dim))
-        s.found = largest(s.scores, s.ids, s.found, s.wanted, s.ids, s.scores, s.scratch)
-        for j in range(s.found):
-            marks.stamp[s.ids[j]] = marks.epoch
-            out[n + j] = s.ids[j]
-        return n + s.found
+        s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores, s.scratch)
 
     cdef void _quantize(self, const float *x, Search *s, float *y) noexcept nogil:
         """The query's components in 8 bits."""
@@ -254,10 +303,21 @@ cdef class SketchRetriever(Retriever):
 
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
         """Finds in every 16th block of a long run what to beat, so that few must be sorted out."""
-        cdef Py_ssize_t rank
+        cdef float top = -INFINITY, total = 0
+        cdef Py_ssize_t rank, j
         if stop - first < 2 * CHUNK:
             return
         self._scan(s, first, stop, 16, 256)
+        if s.noise != NULL and s.found:
+            # Nothing is drawn as if its weight were far below the mean: its score may be wrong.
+            for j in range(s.found):
+                s.scratch[j] = s.scores[j] - s.noise[s.places[j] % NOISE]
+                top = max(top, s.scratch[j])
+            for j in range(s.found):
+                total += expf(s.scratch[j] - top)
+            s.floor = top + logf(<float> 0.5 * total / s.found)
+            for j in range(s.found):
+                s.scores[j] = max(s.scratch[j], s.floor) + s.noise[s.places[j] % NOISE]
         rank = s.wanted // 16
         rank += <Py_ssize_t> (3 * sqrt(<double> rank)) + 3
         if rank < s.found:
@@ -269,22 +329,30 @@ cdef class SketchRetriever(Retriever):
         """Lists those of the places first..stop-1 that may be among the best; of every `stride`
         places the first `width`, at most CHUNK."""
         cdef const int32_t *items = self.tables.ids[0]
+        cdef const float *noise
         cdef Py_ssize_t j, end, n
         while first < stop:
             end = min(stop, first + width)
             if s.found + CHUNK > s.room:
                 # Of the best so far, the last is what the next ones have to beat.
-                s.found = largest(s.scores, s.ids, s.found, s.wanted, s.ids, s.scores, s.scratch)
+                s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores,
+                                  s.scratch)
                 s.least = s.scores[0]
                 for j in range(1, s.found):
                     s.least = min(s.least, s.scores[j])
+            # The numbers begin anew every NOISE places; chunks begin at multiples of 16 or within
+            # a run of less.
+            noise = s.noise
+            if noise != NULL:
+                noise = noise + first % NOISE - first
             n = simd.sketch_scan(
-                s.ids + s.found, s.scores + s.found, &self.codes[0, 0, 0, 0], &self.scales[0],
-                &self.offsets[0], first, end, s.q, self.n_components // 4, s.base, s.step, s.least)
+                s.places + s.found, s.scores + s.found, &self.codes[0, 0, 0, 0], &self.scales[0],
+                &self.offsets[0], first, end, s.q, self.n_components // 4, s.base, s.step, s.least,
+                noise, s.floor)
             s.seen += end - first
             for j in range(s.found, s.found + n):
-                s.ids[s.found], s.scores[s.found] = items[s.ids[j]], s.scores[j]
-                s.found += unmarked(s.ids[s.found], s.marks)
+                s.places[s.found], s.scores[s.found] = s.places[j], s.scores[j]
+                s.found += unmarked(items[s.places[j]], s.marks)
             first += stride
 
 

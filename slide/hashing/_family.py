@@ -36,12 +36,18 @@ class HashFamily:
         """Return the same for a layer whose tables are looked after in every step."""
         return self.retriever(n_neurons, dim, seed, n_threads)
 
+    draws: bool = False
+    """Whether neurons can be drawn by their activations instead of retrieved."""
+    drifts: bool = True
+    """Whether codes tell that what is kept of neurons is out of date."""
+
     def no_inclusion(self) -> str | None:
-        """Return why the probability of being retrieved is not known; None: it is."""
+        """Return why ``correction="logq"`` is not possible; None: it is."""
         return "its kernel has no formula for it"
 
     def inclusion(self, retriever: Any, n_neurons: int, dim: int, n_threads: int) -> Any:
-        """Return the kernel of the probabilities with which `retriever` finds neurons."""
+        """Return the kernel of the probabilities with which `retriever` finds neurons; None if they
+        are drawn, and it knows them."""
         raise NotImplementedError(f"{type(self).__name__} must define inclusion()")
 
     def __repr__(self) -> str:

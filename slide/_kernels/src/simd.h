@@ -52,7 +52,7 @@ typedef struct {
     ptrdiff_t (*sketch_scan)(int32_t *item, float *score, const uint8_t *codes, const float *scale,
                              const float *offset, ptrdiff_t first, ptrdiff_t last,
                              const int8_t *q, ptrdiff_t n_quads, int32_t base, float step,
-                             float least);
+                             float least, const float *noise, float floor);
     /* Least and largest of n >= 1 values; the number of each one's bin, (x - low) * scale, or 0
        where that is none of 0 ... 2^SLIDE_LOG_BINS - 1. */
     void (*range)(const float *x, ptrdiff_t n, float *low, float *high);

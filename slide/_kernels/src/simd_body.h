@@ -511,7 +511,7 @@ static void FN(adam)(float *restrict w, float *restrict m, float *restrict v,
 static inline uint32_t FN(sketch_block)(float *restrict z, const uint8_t *restrict codes,
                                         const float *restrict scale, const float *restrict offset,
                                         const int8_t *restrict q, ptrdiff_t n_quads, int32_t base,
-                                        float step, float least)
+                                        float step, float least, const float *noise, float floor)
 {
 #if WIDTH == 64
     __m512i a = _mm512_set1_epi32(-base), b = _mm512_setzero_si512();
@@ -531,6 +531,7 @@ static inline uint32_t FN(sketch_block)(float *restrict z, const uint8_t *restri
     }
     __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(a, b)), _mm512_set1_ps(step));
     t = _mm512_fmadd_ps(_mm512_loadu_ps(scale), t, _mm512_loadu_ps(offset));
+    if (noise) t = _mm512_add_ps(_mm512_max_ps(t, _mm512_set1_ps(floor)), _mm512_loadu_ps(noise));
     _mm512_storeu_ps(z, t);
     return _mm512_cmp_ps_mask(t, _mm512_set1_ps(least), _CMP_GT_OQ);
 #elif WIDTH == 32
@@ -552,6 +553,11 @@ static inline uint32_t FN(sketch_block)(float *restrict z, const uint8_t *restri
     __m256 u = _mm256_fmadd_ps(_mm256_loadu_ps(scale + 8),
                                _mm256_mul_ps(_mm256_cvtepi32_ps(b), steps),
                                _mm256_loadu_ps(offset + 8));
+    if (noise) {
+        const __m256 floors = _mm256_set1_ps(floor);
+        t = _mm256_add_ps(_mm256_max_ps(t, floors), _mm256_loadu_ps(noise));
+        u = _mm256_add_ps(_mm256_max_ps(u, floors), _mm256_loadu_ps(noise + 8));
+    }
     _mm256_storeu_ps(z, t);
     _mm256_storeu_ps(z + 8, u);
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(t, leasts, _CMP_GT_OQ)) |
@@ -563,6 +569,7 @@ static inline uint32_t FN(sketch_block)(float *restrict z, const uint8_t *restri
         for (ptrdiff_t g = 0; g < n_quads; g++)
             for (int k = 0; k < 4; k++) sum += codes[64 * g + 4 * i + k] * q[4 * g + k];
         z[i] = offset[i] + scale[i] * (step * (float)sum);
+        if (noise) z[i] = (z[i] > floor ? z[i] : floor) + noise[i];
         above |= (uint32_t)(z[i] > least) << i;
     }
     return above;
@@ -573,14 +580,15 @@ static ptrdiff_t FN(sketch_scan)(int32_t *restrict item, float *restrict score,
                                  const uint8_t *restrict codes, const float *restrict scale,
                                  const float *restrict offset, ptrdiff_t first, ptrdiff_t last,
                                  const int8_t *restrict q, ptrdiff_t n_quads, int32_t base,
-                                 float step, float least)
+                                 float step, float least, const float *noise, float floor)
 {
     ptrdiff_t n = 0;
     for (ptrdiff_t block = first / 16; 16 * block < last; block++) {
         float z[16];
         uint32_t above =
             FN(sketch_block)(z, codes + 64 * n_quads * block, scale + 16 * block,
-                             offset + 16 * block, q, n_quads, base, step, least);
+                             offset + 16 * block, q, n_quads, base, step, least,
+                             noise ? noise + 16 * block : 0, floor);
         if (above == 0) continue;
         if (16 * block < first) above &= ~0u << (first - 16 * block);
         if (16 * block + 16 > last) above &= 0xffffu >> (16 * block + 16 - last);

@@ -1,0 +1,321 @@
+"""Sketches: what they rank, draw and refuse, against all activations."""
+
+import numpy as np
+import pytest
+
+import slide
+from slide import hashing, sampling
+from slide._kernels.optim import Parameters
+from slide._memory import aligned_zeros, padded
+
+SIGMAS = 5.0
+
+
+def inputs(X):
+    rows = aligned_zeros((len(X), padded(X.shape[1])))
+    rows[:, : X.shape[1]] = X
+    return rows
+
+
+def parameters(W):
+    """Rows of weights whose last column is the bias, as a layer keeps them."""
+    none = np.zeros((len(W), 0), np.float32)
+    return Parameters(inputs(W), none, none, W.shape[1], W.shape[1] - 1)
+
+
+def active_set(sampler, W, n_threads=1):
+    return sampler.active_set(*W.shape, 0, n_threads)
+
+
+def layer(seed, n, n_in, rank=6, noise=0.1):
+    """Weights near a subspace, as those of trained layers, with biases, and inputs to them."""
+    rng = np.random.default_rng(seed)
+    basis = rng.standard_normal((rank, n_in))
+    W = rng.standard_normal((n, rank)) @ basis + noise * rng.standard_normal((n, n_in))
+    W = np.column_stack([W, rng.standard_normal(n)]).astype(np.float32)
+    X = np.maximum(rng.standard_normal((40, rank)) @ basis, 0) / 10
+    return parameters(W), W, np.column_stack([X, np.ones(40)]).astype(np.float32)
+
+
+def lsh(k, correction=None, every=1, **kwargs):
+    return sampling.LSH(
+        hashing.Sketches(**kwargs), max_active=k, rebuild_every=every, correction=correction
+    )
+
+
+def recall(active, p, W, X, k):
+    _, _, own = active.select_batch(p, inputs(X), [[]] * len(X))
+    best = np.argsort(-(X @ W.T), axis=1)[:, :k]
+    return np.mean([np.isin(b, ids).mean() for b, (ids, _) in zip(best, own, strict=True)])
+
+
+@pytest.mark.parametrize("n_in", [7, 33, 100])
+@pytest.mark.parametrize("n_components", [16, 32])
+def test_finds_the_largest_activations(n_in, n_components):
+    p, W, X = layer(0, 3000, n_in)
+    active = active_set(lsh(60, n_components=n_components), W)
+    assert recall(active, p, W, X, 10) >= 0.98
+
+
+def test_finds_few_and_all():
+    p, W, X = layer(1, 700, 20)
+    for k in (1, 2, 699, 700):
+        active = active_set(lsh(k), W)
+        _, _, own = active.select_batch(p, inputs(X), [[]] * len(X))
+        for ids, pi in own:
+            assert len(ids) == len(set(ids)) == k
+            assert (pi == 1).all()
+
+
+def test_retrieved_are_the_best_by_rank():
+    """With as many components as inputs only rounding to 7 bits is between scores and sums."""
+    p, W, X = layer(2, 2000, 32, rank=32)
+    active = active_set(lsh(50, n_components=32), W)
+    _, _, own = active.select_batch(p, inputs(X), [[]] * len(X))
+    Z = X @ W.T
+    spread = Z.std(axis=1)
+    for z, s, (ids, _) in zip(Z, spread, own, strict=True):
+        missed = np.setdiff1d(np.argsort(-z)[:50], ids)
+        assert (z[missed] < z[ids].min() + 0.1 * s).all()
+
+
+def test_cells_find_nearly_the_same():
+    p, W, X = layer(3, 4000, 30)
+    whole = recall(active_set(lsh(80, n_cells=1), W), p, W, X, 10)
+    some = recall(active_set(lsh(80, n_cells=64, n_probes=64, candidates=2000), W), p, W, X, 10)
+    few = recall(active_set(lsh(80, n_cells=64, n_probes=2, candidates=80), W), p, W, X, 10)
+    assert whole >= 0.98
+    assert some >= 0.9
+    assert few < some
+
+
+def test_two_levels_of_cells():
+    p, W, X = layer(4, 5000, 20)
+    active = active_set(lsh(50, n_cells=1600, n_probes=20, candidates=2500), W)
+    assert recall(active, p, W, X, 10) >= 0.8
+
+
+def test_labels_and_frequent_are_not_found_again():
+    p, W, X = layer(5, 2000, 12)
+    best = np.argsort(-(X[0] @ W.T))[:20]
+    active = active_set(lsh(30), W)
+    _, _, [(ids, _)] = active.select_batch(p, inputs(X[:1]), [list(best[:5])])
+    assert list(ids[:5]) == list(best[:5])
+    assert len(set(ids)) == len(ids) == 30
+    assert np.isin(best, ids).mean() >= 0.9
+    mixture = sampling.Mixture([lsh(30), sampling.Frequent(100)])
+    shared, _, [(ids, _)] = active_set(mixture, W).select_batch(p, inputs(X[:1]), [[]])
+    assert len(ids) == 30
+    assert not np.isin(ids, shared).any()
+
+
+def test_follows_the_weights():
+    p, W, X = layer(6, 1500, 20)
+    active = active_set(lsh(40, every=1), W)
+    assert recall(active, p, W, X, 10) >= 0.95
+    _, W2, _ = layer(7, 1500, 20)
+    np.asarray(p.weights)[:, : W2.shape[1]] = W2
+    active.weights_moved()
+    active.select_batch(p, inputs(X[:1]), [[]], step=1)
+    active.select_batch(p, inputs(X[:1]), [[]], step=2)
+    _, _, own = active.select_batch(p, inputs(X), [[]] * len(X), step=3)
+    best = np.argsort(-(X @ W2.T), axis=1)[:, :10]
+    assert np.mean([np.isin(b, ids).mean() for b, (ids, _) in zip(best, own, strict=True)]) >= 0.9
+
+
+@pytest.mark.parametrize("weights", ["zeros", "constant", "huge", "denormal", "one column"])
+def test_strange_weights(weights):
+    W = {
+        "zeros": np.zeros((300, 9)),
+        "constant": np.ones((300, 9)),
+        "huge": np.random.default_rng(0).standard_normal((300, 9)) * 1e18,
+        "denormal": np.full((300, 9), 1e-42),
+        "one column": np.random.default_rng(0).standard_normal((300, 1)),
+    }[weights].astype(np.float32)
+    p = parameters(W)
+    X = np.ones((3, W.shape[1]), np.float32)
+    for correction in (None, "logq"):
+        active = active_set(lsh(20, correction), W)
+        _, _, own = active.select_batch(p, inputs(X), [[0]] * 3)
+        for ids, pi in own:
+            assert len(ids) == len(set(ids)) <= 20
+            assert ids.min() >= 0
+            assert ids.max() < 300
+            assert ((pi > 0) & (pi <= 1)).all()
+
+
+def draws(p, W, x, k, n_draws, labels=(), seed=0):
+    active = active_set(lsh(k, "logq"), W)
+    X = np.repeat(x[None], n_draws, axis=0)
+    return active.select_batch(p, inputs(X), [list(labels)] * n_draws, seed)[2]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
+def test_drawn_sum_is_unbiased(scale):
+    """Flat, medium and peaked activations: sums over the layer, 4,000 draws, 5 sigma."""
+    p, W, X = layer(8, 1200, 16)
+    W *= scale
+    np.asarray(p.weights)[:, : W.shape[1]] = W
+    z = (W @ X[0]).astype(np.float64)
+    weight = np.exp(z - z.max())
+    estimates, counts = [], []
+    for ids, pi in draws(p, W, X[0], 60, 4000, labels=[3]):
+        assert len(ids) == len(set(ids)) == 60
+        assert ids[0] == 3
+        assert pi[0] == 1
+        assert ((pi > 0) & (pi <= 1)).all()
+        estimates.append((weight[ids] / pi).sum())
+        counts.append((1 / pi).sum())
+    for truth, found in ((weight.sum(), estimates), (len(z), counts)):
+        error = np.std(found) / np.sqrt(len(found))
+        assert abs(np.mean(found) - truth) < SIGMAS * error + 1e-6 * truth
+
+
+def test_every_neuron_is_drawn_as_often_as_it_says():
+    """The mean of 1/pi over draws is 1 for each neuron that is drawn often enough to tell, within
+    5 sigma, and drawing helps: less variance than a uniform sample of that size."""
+    p, W, X = layer(9, 400, 10)
+    z = (W @ X[1]).astype(np.float64)
+    weight = np.exp(z - z.max())
+    n_draws, k = 20_000, 40
+    count, total, square, sums = np.zeros(400), np.zeros(400), np.zeros(400), []
+    for ids, pi in draws(p, W, X[1], k, n_draws):
+        count[ids] += 1
+        total[ids] += 1 / pi
+        square[ids] += 1 / pi**2
+        sums.append((weight[ids] / pi).sum())
+    mean = total / n_draws
+    error = np.sqrt((square / n_draws - mean**2).clip(1e-12) / n_draws)
+    often = count > 200
+    assert often.sum() > 100
+    assert (abs(mean - 1) < SIGMAS * error + 1e-6)[often].all()
+    uniform = len(z) * np.sqrt((1 - k / len(z)) * weight.var() / k)
+    assert np.std(sums) < 0.3 * uniform
+
+
+def test_all_neurons_drawn_have_probability_one():
+    p, W, X = layer(10, 90, 5)
+    for ids, pi in draws(p, W, X[0], 90, 3):
+        assert sorted(ids) == list(range(90))
+        assert (pi == 1).all()
+
+
+def test_one_is_drawn_beside_many_labels():
+    p, W, X = layer(11, 500, 5)
+    for ids, _ in draws(p, W, X[0], 4, 5, labels=range(6)):
+        assert len(ids) == 7
+
+
+def test_draws_do_not_depend_on_threads():
+    p, W, X = layer(12, 2000, 12)
+    found = []
+    for n_threads in (1, 2):
+        active = active_set(lsh(30, "logq"), W, n_threads=n_threads)
+        _, _, own = active.select_batch(p, inputs(X), [[]] * len(X), 5, 1, n_threads=n_threads)
+        found.append(own)
+    for (a, pi), (b, pi2) in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(pi, pi2)
+
+
+def make_model(sampler, loss="categorical_crossentropy", seed=0):
+    activation = "softmax" if loss == "categorical_crossentropy" else "sigmoid"
+    model = slide.Sequential(
+        [
+            slide.Input(40),
+            slide.Dense(24, activation="relu"),
+            slide.Dense(600, activation=activation, sampler=sampler),
+        ],
+        seed=seed,
+    )
+    model.compile(optimizer=slide.optimizers.Adam(0.01), loss=loss, metrics=["P@1"])
+    return model
+
+
+def data(seed=0, n=600):
+    """A class each 600 neurons of which 40 occur; features tell them."""
+    rng = np.random.default_rng(seed)
+    means = rng.standard_normal((40, 40))
+    y = rng.integers(40, size=n)
+    return (means[y] + 0.3 * rng.standard_normal((n, 40))).astype(np.float32), y * 15
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "binary_crossentropy"])
+def test_training_learns(loss):
+    X, y = data()
+    model = make_model(lsh(30, "logq", every=5), loss)
+    history = model.fit(X, y, epochs=15, batch_size=32, verbose=0)
+    assert history.history["loss"][-1] < 0.5 * history.history["loss"][0]
+    assert np.mean(model.predict(X).argmax(axis=1) == y) > 0.9
+
+
+@pytest.mark.parametrize("correction", [None, "logq"])
+def test_saved_model_continues_the_same(tmp_path, correction):
+    X, y = data(1)
+    model = make_model(lsh(30, correction, every=3))
+    model.fit(X, y, epochs=2, batch_size=32, verbose=0)
+    model.save(tmp_path / "m.npz")
+    again = slide.load(tmp_path / "m.npz")
+    assert again.layers[-1].sampler.get_config() == model.layers[-1].sampler.get_config()
+    for m in (model, again):
+        m.fit(X, y, epochs=1, batch_size=32, verbose=0)
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_damaged_state_is_refused():
+    X, y = data(2)
+    model = make_model(lsh(30))
+    model.fit(X, y, epochs=1, batch_size=32, verbose=0)
+    active = model.layers[-1]._active
+    for name, value in (
+        ("functions.sketches", 255),
+        ("functions.scales", np.nan),
+        ("functions.seen", -1),
+        ("functions.offsets", np.inf),
+    ):
+        state = active.get_state()
+        state[name].reshape(-1)[3 % state[name].size] = value
+        with pytest.raises(ValueError, match=name[10:]):
+            active.set_state(state)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"n_components": 0}, "n_components"),
+        ({"n_components": 24}, "n_components=24"),
+        ({"n_components": 8}, "n_components=8"),
+        ({"n_components": 2048}, "n_components"),
+        ({"n_components": 16.0}, "n_components"),
+        ({"n_cells": 0}, "n_cells"),
+        ({"n_cells": "many"}, "n_cells"),
+        ({"n_probes": 0}, "n_probes"),
+        ({"candidates": 0}, "candidates"),
+        ({"candidates": 1.5}, "candidates"),
+        ({"candidates": float("nan")}, "candidates"),
+    ],
+)
+def test_bad_arguments(kwargs, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        hashing.Sketches(**kwargs)
+
+
+def test_bad_combinations():
+    with pytest.raises(ValueError, match="n_cells=4"):
+        sampling.LSH(hashing.Sketches(n_cells=4), correction="logq")
+    with pytest.raises(ValueError, match="100,000 neurons"):
+        sampling.LSH(hashing.Sketches(), correction="logq").active_set(100_000, 17, 0, 1)
+    with pytest.raises(MemoryError, match="GB of memory"):
+        hashing.Sketches(n_components=1024).retriever(2**31 - 1, 1000, 0, 1)
+    for schedule in ("drift", "rolling"):
+        sampler = sampling.LSH(hashing.Sketches(), max_active=10, schedule=schedule)
+        with pytest.raises(ValueError, match=schedule):
+            sampler.active_set(1000, 17, 0, 1)
+
+
+def test_config_round_trip():
+    family = hashing.Sketches(16, n_cells=7, n_probes=3, candidates=0.5)
+    again = hashing.get(hashing.serialize(family))
+    assert again.get_config() == family.get_config()
+    assert hashing.get("sketches").get_config() == hashing.Sketches().get_config()
