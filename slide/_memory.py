@@ -30,7 +30,11 @@ def aligned_zeros(shape: tuple[int, int]) -> np.ndarray:
     """
     n_bytes = 4 * math.prod(shape)
     if n_bytes >= HUGE:
-        memory = mmap.mmap(-1, n_bytes)
+        if hasattr(mmap, "MAP_ANONYMOUS"):
+            # Shared memory, the default, has no huge pages and would be that of forked children.
+            memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            memory = mmap.mmap(-1, n_bytes)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel built without them
                 memory.madvise(mmap.MADV_HUGEPAGE)

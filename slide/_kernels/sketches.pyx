@@ -16,7 +16,7 @@ import numpy as np
 cdef enum:
     SAMPLE = 4096       # rows that a round of learning looks at
     CHUNK = 512         # neurons that are scored at a time
-    NOISE = 65536       # numbers that random draws take turns with, a multiple of CHUNK
+    NOISE = 1 << 18      # numbers that random draws take turns with, a multiple of CHUNK
     MIDDLE = 64         # code of 0
 
 
