@@ -23,9 +23,9 @@ from _common import (
     markdown_table,
     median,
     number,
-    slide_model,
     versions,
 )
+from clocked import Trained
 from synthetic import make_xmc
 
 from slide._kernels import probes
@@ -186,81 +186,6 @@ def shapes(samples):
         "WordNet": wordnet,
         "670k": lambda: make_xmc(samples),
     }
-
-
-class Trained:
-    """A model of one shape after some training, whose steps can be timed by phase."""
-
-    def __init__(self, x, y, sampler, options, n_threads):
-        self.x, self.y, self.batch_size, self.n_threads = x, y, options.batch_size, n_threads
-        self.model = slide_model(
-            x.shape[1], y.shape[1], sampler, hidden=HIDDEN, learning_rate=2e-3, seed=0
-        )
-        self._touch_state()
-        steps = max(1, options.warm_up // options.batch_size)
-        self._fit(steps)
-
-    def _fit(self, steps):
-        self.model.fit(
-            self.x,
-            self.y,
-            batch_size=self.batch_size,
-            steps_per_epoch=steps,
-            verbose=0,
-            n_jobs=self.n_threads,
-        )
-
-    def _touch_state(self):
-        """Put the optimizer's state into memory, as a row's first step would."""
-        self.model.fit(
-            self.x[:2], self.y[:2], batch_size=2, verbose=0, n_jobs=self.n_threads
-        )
-        for layer in self.model._network.layers:
-            for array in (layer.params.slots, layer.params.state):
-                array += 0
-
-    def times(self, n_batches, seed):
-        """Seconds by phase a sample, and counts a sample; see `probes.train_with_clocks`.
-
-        Phase times come from here alone.
-        """
-        model, n = self.model, n_batches * self.batch_size
-        rows = np.random.default_rng(seed).permutation(self.x.shape[0])[:n].astype(np.int64)
-        data, targets = model._checked(self.x, self.y, None)
-        x = model._features(self.x)
-        with model._kernels(data, self.batch_size, self.n_threads, True) as network:
-            before = network.multiplications()
-            seconds, counts = probes.train_with_clocks(
-                network.layers,
-                x,
-                (targets.indptr, targets.indices, targets.data),
-                rows,
-                self.batch_size,
-                model.optimizer.learning_rate(model.step),
-                model.seed,
-                model.step,
-                model._first_step,
-                self.n_threads,
-            )
-            hashed = (network.multiplications() - before)[-1, 3]
-        model._position[0] += n_batches
-        counts["nnz"] = len(self.x[rows].indices)
-        seconds = {name: value / n for name, value in seconds.items()}
-        counts = {
-            name: value if name == "n_shared" else value / n for name, value in counts.items()
-        }
-        counts["hashed"] = hashed / n
-        return seconds, counts
-
-    def fit_seconds(self, n_batches):
-        """Seconds a sample of `fit`, as the kernels measure them."""
-        self._fit(n_batches)
-        network = self.model._network
-        before = network.seconds_forward + network.seconds_update
-        self._fit(n_batches)
-        network = self.model._network
-        n = min(n_batches * self.batch_size, self.x.shape[0])
-        return (network.seconds_forward + network.seconds_update - before) / n
 
 
 # ---------------------------------------------------------------- the phases
@@ -433,7 +358,15 @@ def main():
     )
     for name, (x, y) in made.items():
         for threads in given.threads:
-            trained = Trained(x, y, "auto", given, threads)
+            trained = Trained(
+                x,
+                y,
+                "auto",
+                hidden=HIDDEN,
+                batch_size=given.batch_size,
+                n_threads=threads,
+                warm_up=given.warm_up,
+            )
             batches = min(given.batches, x.shape[0] // given.batch_size)
             lines = []
             for repeat in range(given.repeats):
@@ -452,8 +385,8 @@ def main():
                         "least": least,
                     }
                 )
-            fit = trained.fit_seconds(batches)
-            rebuild = trained.model._network.layers[-1].active_set.maintenance()
+            fit = median(trained.fit(batches) for _ in range(given.repeats))
+            rebuild = trained.active_set.maintenance()
             records += lines
             records.append({"record": "fit", "shape": name, "threads": threads, "seconds": fit})
             last = lines[-1]["counts"]
@@ -464,9 +397,9 @@ def main():
                     f"{name}: {x.shape[1]:,} features, {HIDDEN} hidden, {y.shape[1]:,} outputs, "
                     f"batch {given.batch_size}, Adam, {threads} threads: a sample's "
                     f"{last['nnz']:.0f} features, {last['rows']:.0f} own output neurons "
-                    f"({last['distinct']:.0f} distinct of a batch) and {last['n_shared']} shared "
-                    f"ones. Without clocks `fit` takes {1e6 * fit:.1f} us a sample; "
-                    f"{rebuild['n_rebuilds']:.0f} rebuilds and the first build took "
+                    f"({last['distinct']:.0f} a sample are distinct within a batch) and {last['n_shared']} shared "
+                    f"ones. Without clocks, and with rebuilds, `fit` takes "
+                    f"{1e6 * fit:.1f} us a sample; {rebuild['n_rebuilds']:.0f} rebuilds and the first build took "
                     f"{rebuild['seconds']:.2f} s, not in here. Medians of {given.repeats}. {where}",
                 )
             )
