@@ -96,9 +96,7 @@ class Limits:
 
         def measure():
             ids = self._lists(n_rows)
-            seconds = [
-                probes.touches(rows, ids, ahead, True, self.n_threads) for ahead in AHEAD
-            ]
+            seconds = [probes.touches(rows, ids, ahead, True, self.n_threads) for ahead in AHEAD]
             return 8 * self.ld * ids.size / min(seconds)
 
         rows = table(n_rows, self.ld)
@@ -140,9 +138,7 @@ class Limits:
         """Multiply-adds a second of row products out of the first-level cache."""
 
         def measure():
-            return self.ld * ids.size * 64 / probes.products(
-                rows, ids, rows[0], self.n_threads, 64
-            )
+            return self.ld * ids.size * 64 / probes.products(rows, ids, rows[0], self.n_threads, 64)
 
         rows, ids = table(16, self.ld), random_lists(16, 64, self.rng)
         return self._best(("dot rate",), measure)
@@ -251,9 +247,7 @@ def phases(counts, n_outputs, n_features, batch_size, limits):
 
 def phase_rows(records):
     """Table rows of one model: every phase, then all of them and what `fit` takes."""
-    seconds = {
-        name: median(line["seconds"][name] for line in records) for name in probes.PHASES
-    }
+    seconds = {name: median(line["seconds"][name] for line in records) for name in probes.PHASES}
     least = records[-1]["least"]
     rows = []
     for name in sorted(seconds, key=seconds.get, reverse=True):
@@ -348,10 +342,7 @@ def main():
     tables.append(
         markdown_table(
             ["limit", "table (MB)", *(f"{threads} threads" for threads in given.threads)],
-            [
-                [rows[0][0], rows[0][1], *(number(row[2], 1) for row in rows)]
-                for rows in by_name
-            ],
+            [[rows[0][0], rows[0][1], *(number(row[2], 1) for row in rows)] for rows in by_name],
             f"What the machine can do with rows of {4 * ld} bytes: GB/s, and billions of "
             f"multiply-adds a second (dot_rate, gemm_rate); best of {given.repeats}. {where}",
         )

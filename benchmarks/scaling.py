@@ -178,8 +178,7 @@ def point_table(records, options):
 
             def phase(*names, lines=lines):
                 return number(
-                    1e6
-                    * sum(median(line["phases"].get(one, 0) for line in lines) for one in names)
+                    1e6 * sum(median(line["phases"].get(one, 0) for line in lines) for one in names)
                 )
 
             rows.append(
@@ -306,8 +305,7 @@ def stack(panel, records, options, colors):
             x.append(f"{point[2]:,}")
             for part, names in parts.items():
                 heights[part].append(
-                    1e6
-                    * sum(median(line["phases"].get(one, 0) for line in lines) for one in names)
+                    1e6 * sum(median(line["phases"].get(one, 0) for line in lines) for one in names)
                 )
     below = np.zeros(len(x))
     for (part, values), color in zip(heights.items(), colors, strict=False):
