@@ -1,4 +1,4 @@
-"""How near training comes to what the machine can do: memory, arithmetic, and every phase of a step.
+"""How near the phases of training come to what memory and arithmetic of the machine allow.
 
     python benchmarks/roofline.py --threads 1 2 --markdown roofline.md
 
@@ -187,7 +187,7 @@ def shapes(samples):
 # ---------------------------------------------------------------- the phases
 
 
-def phases(counts, n_outputs, n_features, batch_size, limits):
+def phases(counts, functions, n_outputs, n_features, batch_size, limits):
     """Least work and time of every phase for a sample.
 
     With ld floats a row, r own rows and u distinct ones, S shared rows, f features of a sample and
@@ -197,7 +197,7 @@ def phases(counts, n_outputs, n_features, batch_size, limits):
     =================== ================================= ==========================
     phase               bytes                             multiply-adds
     =================== ================================= ==========================
-    select              (out of caches)                   hash functions, as counted
+    select              4 a multiplication                hash functions, as counted
     dots                4 r ld                            r n_in
     gradient            0: rows that `dots` just read     r n_in
     update              2 x 12 u ld                       r n_in, and the steps
@@ -208,7 +208,13 @@ def phases(counts, n_outputs, n_features, batch_size, limits):
     below: update       2 x 12 g H                        f H
     =================== ================================= ==========================
 
-    Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes more there.
+    Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes more there. What `select`
+    reads comes from a table of the functions' size, often out of a cache.
+
+    Parameters
+    ----------
+    functions : dict of ndarray
+        The retriever's arrays.
 
     Returns
     -------
@@ -223,8 +229,12 @@ def phases(counts, n_outputs, n_features, batch_size, limits):
     below = limits.gather(n_features)
     below_write = limits.gather_and_write(3 * n_features)
     stepped = distinct + shared / batch_size
+    # Sketches are scanned, a byte a component; all other functions are floats.
+    hashed_bytes = counts["hashed"] * (1 if "codes" in functions else 4)
+    size = max((array.nbytes for array in functions.values()), default=0)
+    hashing = limits.gather(max(64, size // (4 * ld)))
     found = {
-        "select": (0, counts["hashed"], 0, dot),
+        "select": (hashed_bytes, counts["hashed"], hashing, dot),
         "dots": (4 * own * ld, own * n_in, read, dot),
         "gradient": (0, own * n_in, 0, dot),
         "update": (24 * stepped * ld, own * n_in, write, dot),
@@ -364,7 +374,12 @@ def main():
                 seconds, counts = trained.times(batches, repeat)
                 with _blas().limit(limits=1, user_api="blas"):
                     least = phases(
-                        counts, y.shape[1], x.shape[1], given.batch_size, limits[threads]
+                        counts,
+                        trained.active_set.retriever.arrays,
+                        y.shape[1],
+                        x.shape[1],
+                        given.batch_size,
+                        limits[threads],
                     )
                 lines.append(
                     {
@@ -386,12 +401,13 @@ def main():
                     HEADER,
                     as_text(phase_rows(lines)),
                     f"{name}: {x.shape[1]:,} features, {HIDDEN} hidden, {y.shape[1]:,} outputs, "
-                    f"batch {given.batch_size}, Adam, {threads} threads: a sample's "
-                    f"{last['nnz']:.0f} features, {last['rows']:.0f} own output neurons "
-                    f"({last['distinct']:.0f} a sample are distinct within a batch) and {last['n_shared']} shared "
-                    f"ones. Without clocks, and with rebuilds, `fit` takes "
-                    f"{1e6 * fit:.1f} us a sample; {rebuild['n_rebuilds']:.0f} rebuilds and the first build took "
-                    f"{rebuild['seconds']:.2f} s, not in here. Medians of {given.repeats}. {where}",
+                    f"batch {given.batch_size}, Adam, {threads} threads. A sample has "
+                    f"{last['nnz']:.0f} features and {last['rows']:.0f} own output neurons (within "
+                    f"a batch, {last['distinct']:.0f} a sample are distinct), and "
+                    f"{last['n_shared']} neurons are shared. Without clocks, and with rebuilds, "
+                    f"`fit` takes {1e6 * fit:.1f} us a sample; {rebuild['n_rebuilds']:.0f} rebuilds"
+                    f" and the first build took {rebuild['seconds']:.2f} s in all, not in here. "
+                    f"Medians of {given.repeats}. {where}",
                 )
             )
             del trained

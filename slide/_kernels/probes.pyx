@@ -135,11 +135,11 @@ def matrix_products(Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads=1, i
         raise ValueError(f"{repeats} products of {m}, {n}, {k}")
     cdef PerThread work = PerThread(n_threads, (m * k + k * n + m * n) * sizeof(float))
     cdef double started
-    cdef Py_ssize_t i
+    cdef Py_ssize_t _
     cdef float *a
     with nogil:
         started = omp_get_wtime()
-        for i in prange(repeats, schedule="static", num_threads=n_threads):
+        for _ in prange(repeats, schedule="static", num_threads=n_threads):
             a = <float *> work.p[omp_get_thread_num()]
             gemm(b"N", b"T", m, n, k, a, k, a + m * k, k, a + m * k + k * n, n)
         started = omp_get_wtime() - started

@@ -8,7 +8,7 @@ FAMILIES = {
     "SimHash": lambda: hashing.SimHash(9, 20),
     "SimHash sparse": lambda: hashing.SimHash(9, 20, "sparse"),
     "SimHash hadamard": lambda: hashing.SimHash(9, 20, "hadamard"),
-    "E2LSH": lambda: hashing.E2LSH(3, 20),
+    "E2LSH": lambda: hashing.E2LSH(3, 20, transform=None),
     "DWTA": lambda: hashing.DWTA(3, 20),
     "WTA": lambda: hashing.WTA(3, 20),
     "MinHash": lambda: hashing.MinHash(2, 20),
@@ -18,8 +18,8 @@ FAMILIES = {
 
 
 class Codes:
-    params = list(FAMILIES)
-    param_names = ["family"]
+    params = tuple(FAMILIES)
+    param_names = ("family",)
 
     def setup(self, name):
         self.family, self.X = FAMILIES[name](), vectors(2000, 128)

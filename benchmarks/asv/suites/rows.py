@@ -9,8 +9,8 @@ from slide._memory import aligned_zeros
 class Rows:
     """Products and sums of random rows of 576 bytes."""
 
-    params = [1_000, 200_000]
-    param_names = ["rows of the table"]
+    params = (1_000, 200_000)
+    param_names = ("rows of the table",)
     unit = "ns/row"
 
     def setup(self, n):

@@ -18,8 +18,8 @@ RETRIEVERS = {
 
 
 class Tables:
-    params = list(RETRIEVERS)
-    param_names = ["retriever"]
+    params = tuple(RETRIEVERS)
+    param_names = ("retriever",)
 
     def setup(self, name):
         self.p, self.x = parameters(N, DIM), inputs(QUERIES, DIM)

@@ -42,8 +42,8 @@ class Fit:
 
 
 class OutputLayer(Fit):
-    params = list(SAMPLERS)
-    param_names = ["sampler"]
+    params = tuple(SAMPLERS)
+    param_names = ("sampler",)
 
     def setup(self, name):
         self.run(network(5000, 64, 10_000, SAMPLERS[name]()), 10_000)
@@ -57,8 +57,8 @@ class OutputLayer(Fit):
 
 
 class HiddenLayer(Fit):
-    params = list(HIDDEN)
-    param_names = ["sampler"]
+    params = tuple(HIDDEN)
+    param_names = ("sampler",)
 
     def setup(self, name):
         self.run(network(5000, 1000, 100, None, HIDDEN[name]()), 100)
@@ -68,8 +68,8 @@ class HiddenLayer(Fit):
 
 
 class Optimizer(Fit):
-    params = list(OPTIMIZERS)
-    param_names = ["optimizer"]
+    params = tuple(OPTIMIZERS)
+    param_names = ("optimizer",)
 
     def setup(self, name):
         sampler = sampling.Uniform(400, shared=False)
