@@ -5,6 +5,8 @@ from _common import slide_model
 
 from slide._kernels import probes
 
+LOGIT = 8.0
+
 
 class Trained:
     """A model of one hidden layer after some training.
@@ -19,10 +21,25 @@ class Trained:
     warm_up : int
         Samples to train on before anything is timed.
     learning_rate : float
+    prototypes : csr_matrix of shape (outputs, features), optional
+        Every output's weights start along the hidden activations of its row, as if it had been
+        learned: in a short training the frequent labels alone would be retrieved, the same for
+        all points.
     """
 
     def __init__(
-        self, x, y, sampler, *, hidden, batch_size, n_threads, warm_up, learning_rate=2e-3, seed=0
+        self,
+        x,
+        y,
+        sampler,
+        *,
+        hidden,
+        batch_size,
+        n_threads,
+        warm_up,
+        learning_rate=2e-3,
+        prototypes=None,
+        seed=0,
     ):
         self.x, self.y, self.batch_size, self.n_threads = x, y, batch_size, n_threads
         self.model = slide_model(
@@ -30,6 +47,8 @@ class Trained:
         )
         self.fit(1)
         self._touch_state()
+        if prototypes is not None:
+            self._plant(prototypes)
         self.fit(max(1, warm_up // batch_size))
 
     @property
@@ -58,6 +77,17 @@ class Trained:
         for kernel in self.model._network.layers:
             for array in (kernel.params.slots, kernel.params.state):
                 array += 0
+
+    def _plant(self, prototypes):
+        below, output = self.model._network.layers
+        features = below.params.weights[: self.x.shape[1], : below.n_out]
+        center = np.maximum(self.x[:4096] @ features, 0).mean(axis=0)
+        for first in range(0, output.n_out, 1 << 16):
+            rows = output.params.weights[first : first + (1 << 16), : below.n_out]
+            rows[:] = np.maximum(prototypes[first : first + (1 << 16)] @ features, 0) - center
+            # A point that looks like the prototype has a logit of LOGIT more than others.
+            rows *= LOGIT / np.square(rows).sum(axis=1).mean()
+        self.active_set.weights_replaced()
 
     def times(self, n_batches, seed):
         """Train on batches with a clock around every phase: the phase times come from here alone.

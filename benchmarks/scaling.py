@@ -4,8 +4,10 @@
 
 Every point is a process of its own that trains on synthetic points (see `synthetic.py`) of 135,909
 features. What is fixed is the active set: budgets are numbers of neurons, not shares of the layer.
-A sample's cost is the time of its phases (see `clocked.py`) and its share of the tables' rebuilds:
-the time of one, over the samples until the next. The optimizer's state is touched before.
+The outputs' weights start where training would bring them (see `clocked.py`), so that samples of
+different labels retrieve different neurons. A sample's cost is the time of its phases and its share
+of the tables' rebuilds: the time of one, over the samples until the next. The optimizer's state is
+touched before.
 
 The exponent a of "cost ~ outputs^a" is the slope of the least squares line through the logarithms
 of the points with at least 10,000 outputs.
@@ -36,7 +38,7 @@ from _common import (
     select,
     versions,
 )
-from synthetic import make_xmc
+from synthetic import label_features, make_xmc
 
 OUTPUTS = (10_000, 50_000, 200_000, 670_091, 2_000_000)
 QUICK_OUTPUTS = (10_000, 100_000)
@@ -117,8 +119,9 @@ def train(options):
         hidden=width,
         batch_size=options.batch_size,
         n_threads=threads,
-        warm_up=x.shape[0],
+        warm_up=x.shape[0] // 2,
         learning_rate=options.learning_rate,
+        prototypes=label_features(N_FEATURES, n_outputs),
         seed=options.seed,
     )
     first = trained.active_set.maintenance()["seconds"]
@@ -168,7 +171,7 @@ def series(records, options, varied, sampler, threads, field="seconds"):
 def point_table(records, options):
     """One row per point and thread count: cost, and its parts."""
     header = ["point", "threads", "us a sample", "output layer", "select", "dots", "gradient"]
-    header += ["update, sort", "shared", "rebuilds", "own neurons", "peak MB"]
+    header += ["update, sort", "shared", "rebuilds", "own neurons", "distinct", "peak MB"]
     rows = []
     for name in options.only:
         for threads in options.threads:
@@ -194,13 +197,15 @@ def point_table(records, options):
                     phase("shared: forward", "shared: gradient", "shared: update", "draw"),
                     phase("rebuilds"),
                     number(mean(line["counts"]["rows"] for line in lines), 0),
+                    number(mean(line["counts"]["distinct"] for line in lines), 0),
                     number(max(line["peak_rss_mb"] for line in lines), 0),
                 ]
             )
     title = (
         f"Cost of a training sample and its parts, in microseconds: {N_FEATURES:,} features, batch "
         f"{options.batch_size}, Adam; {BASE_WIDTH} hidden, {BASE_BUDGET} retrieved neurons and 200 "
-        "random ones unless the name says otherwise."
+        "random ones unless the name says otherwise. Distinct: different own neurons of a batch, "
+        "over its size."
     )
     return markdown_table(header, rows, caption(title, records))
 
