@@ -45,10 +45,10 @@ class Trained:
         self.model = slide_model(
             x.shape[1], y.shape[1], sampler, hidden=hidden, learning_rate=learning_rate, seed=seed
         )
-        self.fit(1)
-        self._touch_state()
         if prototypes is not None:
             self._plant(prototypes)
+        self.fit(1)
+        self._touch_state()
         self.fit(max(1, warm_up // batch_size))
 
     @property
@@ -79,15 +79,15 @@ class Trained:
                 array += 0
 
     def _plant(self, prototypes):
-        below, output = self.model._network.layers
-        features = below.params.weights[: self.x.shape[1], : below.n_out]
+        self.model.build(sparse=True)
+        below, output = self.model.layers
+        features = below._kernel_view
         center = np.maximum(self.x[:4096] @ features, 0).mean(axis=0)
-        for first in range(0, output.n_out, 1 << 16):
-            rows = output.params.weights[first : first + (1 << 16), : below.n_out]
+        for first in range(0, output.units, 1 << 16):
+            rows = output._kernel_view[first : first + (1 << 16)]
             rows[:] = np.maximum(prototypes[first : first + (1 << 16)] @ features, 0) - center
             # A point that looks like the prototype has a logit of LOGIT more than others.
             rows *= LOGIT / np.square(rows).sum(axis=1).mean()
-        self.active_set.weights_replaced()
 
     def times(self, n_batches, seed):
         """Train on batches with a clock around every phase: the phase times come from here alone.
