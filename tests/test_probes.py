@@ -18,6 +18,9 @@ SAMPLERS = {
         ]
     ),
     "no shared": lambda: sampling.LSH(hashing.SimHash(3, 4), max_active=30, min_active=25),
+    "sketches": lambda: sampling.LSH(
+        hashing.Sketches(n_components=16), max_active=20, rebuild_every=1
+    ),
     "shared tail": lambda: sampling.Uniform(70),
 }
 
