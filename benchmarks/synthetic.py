@@ -220,3 +220,29 @@ def make_xmc(
     y_data = np.ones(len(y_indices), np.float32)
     y = sp.csr_matrix((y_data, y_indices, y_indptr), shape=(n_samples, n_labels))
     return x, y
+
+
+def label_features(n_features=135_909, n_labels=670_091, seed=0):
+    """The prototype features of every label, with the values of their idf.
+
+    Parameters
+    ----------
+    n_features, n_labels, seed : int
+        As of `make_xmc`.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix of float32, shape (n_labels, n_features)
+        A row is what the expected features of a point with that label alone have of its own
+        prototypes, of unit norm.
+    """
+    world = _World(n_features, n_labels, seed)
+    features = np.empty_like(world.label_prototype)
+    features[world.label_id] = world.label_prototype
+    values = world.idf[features.ravel()]
+    indptr = np.arange(0, features.size + 1, PROTOTYPE_SIZE)
+    rows = sp.csr_matrix((values, features.ravel(), indptr), shape=(n_labels, n_features))
+    rows.sum_duplicates()
+    norms = np.sqrt(rows.multiply(rows).sum(axis=1)).A1
+    rows.data /= np.repeat(norms, np.diff(rows.indptr)).astype(np.float32)
+    return rows
