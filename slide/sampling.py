@@ -642,26 +642,39 @@ class Standout(Sampler):
 class Auto(Sampler):
     """The recommended sampler of a wide output layer, by its size.
 
-    A `Mixture` of the labels most frequent so far (2.5% of the layer, at most 1,000), neurons
-    retrieved by `slide.hashing.Clusters` and random ones of every sample's own, weighted by their
-    inclusion probability (0.75% of each, at least 32 and at most 200): about 4% of a layer of
-    13,000 neurons, 0.2% of one of 670,000.
+    Up to 32,768 neurons: 2% of the layer (at least 32), labels included, drawn in proportion to the
+    exponentials of their activations as `slide.hashing.Sketches` estimate them, and weighted by
+    the inverse of their inclusion probabilities.
+
+    Beyond that, where scoring all neurons would cost more than it gives: a `Mixture` of neurons
+    retrieved by `slide.hashing.Clusters`, random ones of every sample's own (200 each), and the
+    1,000 labels most frequent so far: 0.2% of a layer of 670,000 neurons.
 
     Examples
     --------
-    >>> Auto().mixture(10_000).samplers[1]
-    Frequent(n=250)
+    >>> Auto().mixture(10_000).samplers[0].max_active
+    200
+    >>> Auto().mixture(670_000).samplers[1]
+    Frequent(n=1000)
     """
 
     retrieves = True
 
     def mixture(self, n_neurons: int) -> Mixture:
         """Return the mixture for a layer of that size."""
-        few = min(max(1, n_neurons // 4), max(32, min(200, round(0.0075 * n_neurons))))
-        frequent = max(1, min(1000, round(0.025 * n_neurons)))
-        if n_neurons < 4:
-            return Mixture([LSH(max_active=n_neurons)])
-        return Mixture([LSH(max_active=few), Frequent(frequent), Uniform(few, shared=False)])
+        if n_neurons <= hashing.sketches.ONE_CELL:
+            n_active = min(n_neurons, max(32, round(0.02 * n_neurons)))
+            return Mixture(
+                [
+                    LSH(
+                        hashing.Sketches(n_cells=1),
+                        max_active=n_active,
+                        rebuild_every=25,
+                        correction="logq",
+                    )
+                ]
+            )
+        return Mixture([LSH(max_active=200), Frequent(1000), Uniform(200, shared=False)])
 
     def active_set(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> ActiveSet:
         return self.mixture(n_neurons).active_set(n_neurons, dim, seed, n_threads)
