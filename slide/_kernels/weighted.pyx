@@ -58,6 +58,8 @@ cdef class WeightedDraw:
             mean += self.sums[i] / n
         for i in range(n):
             self.sums[i] += 0.1 * mean
+        if n:
+            c = self.n_drawn / (1.1 * mean * n)
         while certain != before:                # more reach 1 as c grows
             before, certain, rest = certain, 0, 0
             for i in range(n):
