@@ -3,7 +3,7 @@
     python benchmarks/estimators.py --markdown table.md
 
 Every way to choose active neurons sees the same weights, inputs and labels, and computes the same
-number of neurons for a sample. Errors are relative L2 distances: of the gradient of all logits over a
+number of neurons for a sample. Errors are relative L2 distances: of the gradient of all logits of a
 batch, of the weights' gradient of one batch, and of its mean over all draws, which is the bias and
 what is left of the noise. Weights are synthetic (scales of the logits) and those of a network while
 it learns WordNet. Tables of fewer bits are taken until they return enough neurons.
@@ -272,8 +272,8 @@ def main():
             beaten += [f"{title}: {line}" for line in verdict(results)]
     host = _common.machine()
     texts.append(
-        f"Relative errors of gradients, {given.samples} samples, {given.draws} draws. {host['cpu']}, "
-        f"{host['cpus']} CPUs, {host['date']}; {time.perf_counter() - start:.0f} s in all.\n"
+        f"Relative errors of gradients, {given.samples} samples, {given.draws} draws. "
+        f"{host['cpu']}, {host['cpus']} CPUs, {host['date']}; {time.perf_counter() - start:.0f} s in all.\n"
     )
     _common.publish("\n".join(texts), beaten, given.markdown)
 

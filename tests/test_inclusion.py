@@ -367,6 +367,77 @@ def test_unigram_state_that_cannot_be_is_refused(name, change):
         np.testing.assert_array_equal(array, before[key])
 
 
+# ---------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        (hashing.Clusters(), "retrieves the same neurons .* tail corrects"),
+        (hashing.Sketches(), "retrieves the same neurons .* tail corrects"),
+        (hashing.WTA(), "order of all coordinates"),
+        (hashing.DWTA(), "order of all coordinates"),
+        (hashing.MinHash(), "sets of the largest"),
+        (hashing.SimHash(6, 5, n_probes=2), "n_probes=2"),
+        (hashing.E2LSH(6, 5, n_probes=3), "n_probes=3"),
+    ],
+)
+def test_families_without_a_formula_are_named(family, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        sampling.LSH(family, correction="logq")
+    assert repr(family) in str(caught.value)
+    assert sampling.LSH(family).correction is None
+
+
+def test_corrections_that_are_none():
+    simhash = hashing.SimHash(6, 5)
+    with pytest.raises(ValueError, match="correction"):
+        sampling.LSH(simhash, correction="inverse")
+    with pytest.raises(ValueError, match="min_active=3"):
+        sampling.LSH(simhash, 10, 3, correction="logq")
+    logq = sampling.LSH(simhash, 10, correction="logq")
+    for tail in (sampling.Uniform(5), sampling.Unigram(5)):
+        with pytest.raises(ValueError, match="set correction=None"):
+            sampling.Mixture([logq, tail])
+    with pytest.raises(ValueError, match="one each"):
+        sampling.Mixture([sampling.Uniform(5), sampling.Unigram(5)])
+    model = slide.Sequential(
+        [slide.Input(4, sparse=False), slide.Dense(20, "relu", sampler=logq), slide.Dense(3)]
+    )
+    with pytest.raises(ValueError, match="correction is for output layers"):
+        model.build()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"n": 0}, "n must"),
+        ({"n": 1.5}, "n must"),
+        ({"n": 3, "power": -0.1}, "power"),
+        ({"n": 3, "power": 1.5}, "power"),
+        ({"n": 3, "power": float("nan")}, "power"),
+        ({"n": 3, "correction": "no"}, "correction"),
+        ({"n": 3, "shared": 1}, "shared"),
+    ],
+)
+def test_unigram_refuses(arguments, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        sampling.Unigram(**arguments)
+    with pytest.raises(ValueError, match="layer of 10 neurons"):
+        sampling.Unigram(11).active_set(10, 4, 0, 1)
+
+
+def test_descriptions_come_back():
+    for sampler in (
+        sampling.Unigram(0.25, 0.5, None, False),
+        sampling.LSH(hashing.SimHash(3, 4), 10, correction="logq"),
+        sampling.Mixture([sampling.Frequent(3), sampling.Unigram(4)]),
+    ):
+        again = sampling.get(sampling.serialize(sampler))
+        assert repr(again) == repr(sampler)
+        assert sampling.serialize(again) == sampling.serialize(sampler)
+
+
 # ------------------------------------------------------------------------------- estimates
 
 HEADS = {
@@ -563,6 +634,22 @@ def test_softmax_gradients_have_the_bias_of_a_ratio_only(name):
         bias.append(np.linalg.norm(draws.mean(axis=0) - truth) / np.linalg.norm(truth))
     assert bias[0] < 0.1
     assert bias[0] < bias[1] / 2
+
+
+@pytest.mark.parametrize("name", LOGQ)
+def test_a_saved_model_goes_on_as_the_one_that_was_saved(name, tmp_path):
+    rng = np.random.default_rng(24)
+    x = rng.normal(size=(30, 4)).astype(np.float32)
+    y = rng.integers(0, 40, 30)
+    model = make_model([4, 40], ["softmax"], sparse=False, sampler=LOGQ[name]())
+    model.compile(slide.optimizers.SGD(0.1), "categorical_crossentropy")
+    model.fit(x, y, batch_size=8, verbose=0)
+    model.save(tmp_path / "model.slide")
+    again = slide.load(tmp_path / "model.slide")
+    for one in (model, again):
+        one.fit(x, y, batch_size=8, verbose=0)
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def gradients_over_draws(model, x, y, loss, n):
