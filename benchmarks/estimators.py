@@ -273,7 +273,8 @@ def main():
     host = _common.machine()
     texts.append(
         f"Relative errors of gradients, {given.samples} samples, {given.draws} draws. "
-        f"{host['cpu']}, {host['cpus']} CPUs, {host['date']}; {time.perf_counter() - start:.0f} s in all.\n"
+        f"{host['cpu']}, {host['cpus']} CPUs, {host['date']}; "
+        f"{time.perf_counter() - start:.0f} s in all.\n"
     )
     _common.publish("\n".join(texts), beaten, given.markdown)
 
