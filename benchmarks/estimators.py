@@ -60,6 +60,7 @@ def systems(n, n_bits):
         "LSH, uncorrected": lsh(simhash, size, **redrawn),
         "LSH, as SLIDE fills it up": lsh(simhash, size, min_active=size, **redrawn),
         "LSH, logq": lsh(simhash, size, correction="logq", **redrawn),
+        "Sketches, logq": lsh(heads["Sketches"], size, correction="logq"),
         "uniform, uncorrected": sampling.Uniform(size, correction=None, shared=False),
         "uniform": sampling.Uniform(size, shared=False),
         "unigram": sampling.Unigram(size, shared=False),
@@ -74,7 +75,12 @@ def systems(n, n_bits):
 
 
 UNCORRECTED = ("LSH, uncorrected", "LSH, as SLIDE fills it up")
-OURS = ("Clusters + frequent + uniform", "Sketches + frequent + uniform", "Sketches + uniform")
+OURS = (
+    "Sketches, logq",
+    "Clusters + frequent + uniform",
+    "Sketches + frequent + uniform",
+    "Sketches + uniform",
+)
 
 
 # ---------------------------------------------------------------- layers
