@@ -345,8 +345,8 @@ class Unigram(Sampler):
     """Random neurons, drawn more often the more often they were labels so far.
 
     Frequent labels have larger probabilities, so an estimate that looks at them more often varies
-    less: word models draw their noise words by ``count ** 0.75`` (Mikolov et al., NIPS 2013). Before
-    the first labels the draw is uniform.
+    less: word models draw their noise words by ``count ** 0.75`` (Mikolov et al., NIPS 2013).
+    Before the first labels the draw is uniform.
 
     Parameters
     ----------
@@ -363,9 +363,9 @@ class Unigram(Sampler):
 
     Notes
     -----
-    ``pi_i = min(1, c q_i)``, ``q_i = (count_i + 1) ** power + 0.1 mean((count + 1) ** power)``, with c
-    such that the probabilities sum to `n`: no neuron has a probability below 1/11 of a uniform
-    draw's. They are exact, by systematic sampling (Madow, Ann. Math. Stat. 1949) along a random
+    ``pi_i = min(1, c q_i)`` with ``q_i = (count_i + 1) ** power + 0.1 mean((count + 1) ** power)``
+    and c such that the probabilities sum to `n`: no neuron has a probability below 1/11 of a
+    uniform draw's. They are exact, by systematic sampling (Madow, Ann. Math. Stat. 1949) along a random
     order of the neurons. q follows the counts each time that they have grown by an eighth.
 
     Examples
@@ -460,7 +460,8 @@ class Mixture(Sampler):
             raise TypeError(f"samplers must be a list of samplers, got {samplers!r}")
         self.samplers = [get(sampler) for sampler in samplers]
         kinds = [Uniform if type(part) is Unigram else type(part) for part in self.samplers]
-        if not kinds or len(set(kinds)) < len(kinds) or not {LSH, Frequent, Uniform}.issuperset(kinds):
+        once = len(set(kinds)) == len(kinds)
+        if not kinds or not once or not {LSH, Frequent, Uniform}.issuperset(kinds):
             raise ValueError(
                 f"samplers must be at most one each of LSH, Frequent and Uniform or Unigram, "
                 f"got {self.samplers!r}"

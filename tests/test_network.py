@@ -368,6 +368,15 @@ SAMPLERS = {
     "uniform": lambda: sampling.Uniform(9),
     "uniform_own": lambda: sampling.Uniform(9, shared=False),
     "frequent": lambda: sampling.Frequent(5),
+    "unigram": lambda: sampling.Unigram(9),
+    "unigram_own": lambda: sampling.Unigram(9, shared=False),
+    "logq": lambda: sampling.LSH(
+        hashing.SimHash(n_bits=2, n_tables=4),
+        max_active=12,
+        rebuild_every=2,
+        new_functions_every=2,
+        correction="logq",
+    ),
     "mixture": lambda: sampling.Mixture(
         [LSH["clusters"](), sampling.Frequent(4), sampling.Uniform(6)]
     ),

@@ -7,7 +7,7 @@ from slide._kernels.types cimport PerThread
 
 cdef class Inclusion:
     """With which probability a neuron is retrieved, over draws of the hash functions."""
-    cdef double[::1] log_pi         # at equidistant angles, or nearnesses width / (width + distance)
+    cdef double[::1] log_pi         # at equidistant angles, or width / (width + distance)
     cdef double[::1] scale          # of the retriever's transform
     cdef double width               # 0: by angle
     cdef double bound

@@ -508,8 +508,8 @@ cdef class SampledDense(LayerKernel):
         cdef Py_ssize_t n = self.count[s] - n_labels
         if n <= 0:                          # no label, and nothing was selected
             return 0
-        self.active_set.inclusion.weigh(
-            self.params, x, self.own(s).idx + n_labels, self.own(s).val + n_labels, pi + n_labels, n)
+        self.active_set.inclusion.weigh(self.params, x, self.own(s).idx + n_labels,
+                                        self.own(s).val + n_labels, pi + n_labels, n)
         return n * self.n_in
 
     cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil:

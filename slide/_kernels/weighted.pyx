@@ -16,7 +16,7 @@ cdef class WeightedDraw:
 
     The neurons lie on a line in random order, each as long as its inclusion probability
     ``min(1, c q)`` with c such that all are `n_drawn` long. The neurons at u, u + 1, u + 2, ... are
-    drawn, u uniform in (0, 1]: as many as wanted, none twice, and each with exactly its probability.
+    drawn, u uniform in (0, 1]: as many as wanted, none twice, each with exactly its probability.
     q is ``(count + 1) ** power`` and a tenth of its mean, so that no neuron is much rarer than in a
     uniform draw, and none weighs more than 11 times as much.
 
@@ -58,6 +58,8 @@ cdef class WeightedDraw:
             mean += self.sums[i] / n
         for i in range(n):
             self.sums[i] += 0.1 * mean
+        if n:
+            c = self.n_drawn / (1.1 * mean * n)
         while certain != before:                # more reach 1 as c grows
             before, certain, rest = certain, 0, 0
             for i in range(n):

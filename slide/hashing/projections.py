@@ -339,6 +339,7 @@ def _same_cell(sigma: np.ndarray, n_cells: int) -> np.ndarray:
         z = a / near
         return a * ndtr(z) + near * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
-    apart = n_cells * np.arange(-9, 10)
-    p = sum(below(k + 1) - 2 * below(k) + below(k - 1) for k in apart)
+    p = np.zeros_like(near)
+    for k in range(-9 * n_cells, 10 * n_cells, n_cells):
+        p += below(k + 1) - 2 * below(k) + below(k - 1)
     return np.where(sigma > n_cells, 1 / n_cells, np.clip(p, 0, 1))
