@@ -95,8 +95,9 @@ cdef class LayerKernel:
                          total.selected, total.samples], np.float64)
 
     def seconds(self):
-        """Since the buffers were made, of one thread if all had the same work: to find neurons, to
-        compute them, to compute shared ones, to update with hogwild; and candidates."""
+        """Since the buffers were made, all threads' seconds over their number: to find neurons and
+        to compute them, of `timed` samples; to compute shared ones; to update with hogwild, after
+        `stepped` samples. Then candidates, samples, timed, stepped."""
         cdef Costs total
         cdef Costs *cost
         cdef int i, n_threads = len(self.costs.buffers)
@@ -111,10 +112,9 @@ cdef class LayerKernel:
             total.step += cost.step
             total.timed += cost.timed
             total.stepped += cost.stepped
-        timed = total.samples / max(1.0, total.timed) / n_threads
-        stepped = total.samples / max(1.0, total.stepped) / n_threads
-        return np.array([timed * total.query, timed * total.dot, total.shared / n_threads,
-                         stepped * total.step, total.candidates], np.float64)
+        return np.array([total.query / n_threads, total.dot / n_threads, total.shared / n_threads,
+                         total.step / n_threads, total.candidates, total.samples, total.timed,
+                         total.stepped], np.float64)
 
     def sparse_out(self, Py_ssize_t n):
         """Of n samples: activations, ids of their neurons, numbers of them; None if dense."""
@@ -504,7 +504,7 @@ cdef class SampledDense(LayerKernel):
                  self.out + first * self.ldz, self.ldz)
             cost.shared += omp_get_wtime() - started
         for s in range(first, last):
-            timed = is_timed(cost)
+            timed = is_timed(cost, b.step)
             if timed:
                 started = omp_get_wtime()
             x = self.x + s * self.ld_in

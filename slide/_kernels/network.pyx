@@ -100,7 +100,7 @@ cdef class Network:
     cdef readonly double seconds_forward, seconds_update
     cdef Buffer update_buffer
     cdef double *updates                # seconds of each layer's updates, but for hogwild's
-    cdef readonly object seconds        # of the last call of `train`: see `_seconds`
+    cdef readonly object seconds        # in the last call of `train`: see `_clocks`
     cdef readonly object recent         # after `train`, by layer: see `_recent`
 
     def __init__(self, layers, bint sparse):
@@ -204,10 +204,10 @@ cdef class Network:
             if k < b.n:
                 self.bounds[k] = self._block(b, k, k + 1, 0)
             if k >= late and self.bounds[k - late] < 1e18:
-                self._update_sample(b, k - late, 0, is_timed(self.output.cost(0)))
+                self._update_sample(b, k - late, 0, is_timed(self.output.cost(0), b.step))
 
     cdef void _sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
-        cdef bint timed = is_timed(self.output.cost(thread))
+        cdef bint timed = is_timed(self.output.cost(thread), b.step)
         self.bounds[s] = self._block(b, s, s + 1, thread)
         if self.bounds[s] < 1e18:
             self._update_sample(b, s, thread, timed)
@@ -281,7 +281,7 @@ cdef class Network:
         cdef Batch b = data.batch
         cdef Py_ssize_t n = rows.shape[0], k, s, done = 0
         cdef Py_ssize_t n_batches = (n + self.batch_size - 1) // self.batch_size
-        cdef double loss = 0, computed = 0, whole
+        cdef double loss = 0, computed = 0
         if self.batch_size == 0 or not self.training or data.batch.y_indptr == NULL:
             raise ValueError("not allocated for training, or no targets")
         if learning_rates.shape[0] != n_batches:
@@ -291,7 +291,6 @@ cdef class Network:
         b.seed, b.hogwild, b.n_threads = seed, hogwild, self.n_threads
         b.first_step, b.staleness = first_step, staleness
         before, clocks = self.multiplications(), self._clocks()
-        whole = self.seconds_forward + self.seconds_update
         for layer in self.layers:
             layer.count_debt()
         with nogil:
@@ -307,37 +306,20 @@ cdef class Network:
                     computed += self.output.computed(s)
                 done += 1
                 position[0] += 1
-        self.seconds = self._seconds(self._clocks() - clocks,
-                                     self.seconds_forward + self.seconds_update - whole, hogwild)
+        self.seconds = self._clocks() - clocks
         self.recent = [self._recent(i, min(n, self.batch_size)) for i in range(self.n_layers)]
         return done, loss, computed, self.multiplications() - before
 
     def _clocks(self):
+        """By layer: its `seconds`, those of updates of whole batches, of rebuilds, of all."""
         cdef Py_ssize_t i
-        clocks = np.zeros((self.n_layers, 6))
+        clocks = []
         for i in range(self.n_layers):
-            query, dot, shared, step, candidates = self.layers[i].seconds()
             active = self.retrieving(i)
-            rebuild = 0.0 if active is None else active.seconds
-            clocks[i] = query, dot, shared, self.updates[i] + step, rebuild, candidates
-        return clocks
-
-    def _seconds(self, clocks, double whole, bint hogwild):
-        """Of a call of `train`, layer by layer: seconds to find neurons and to compute them, to
-        compute those that a batch shares, of updates and of rebuilds; candidates; and in the same
-        place of every row the seconds of all. As if all threads had the same work."""
-        # What is estimated from some of the samples cannot be more than there was.
-        cdef double sure = clocks[:, [2, 4]].sum(), guessed = clocks[:, :2].sum()
-        if hogwild:
-            guessed += clocks[:, 3].sum()
-        else:
-            sure += clocks[:, 3].sum()
-        if guessed > 0:
-            share = min(1.0, max(0.0, whole - sure) / guessed)
-            clocks[:, :2] *= share
-            if hogwild:
-                clocks[:, 3] *= share
-        return np.column_stack([clocks, np.full(self.n_layers, whole)])
+            clocks.append([*self.layers[i].seconds(), self.updates[i],
+                           0.0 if active is None else active.seconds,
+                           self.seconds_forward + self.seconds_update])
+        return np.array(clocks)
 
     def retrieving(self, Py_ssize_t layer):
         """The `ActiveSet` of a layer with tables, or None."""
@@ -371,6 +353,26 @@ cdef class Network:
             for j in range(at, at + kernel.given.count[s]):
                 out[s - first, kernel.given.ids[j]] = kernel.given.val[j]
         return x
+
+    def inputs(self, Data data, uint64_t seed=0):
+        """By layer: inputs (data.n, ld_in) of those with tables as predictions compute them, else
+        None. Tables are as they are: nothing is looked after."""
+        cdef Batch b = data.batch
+        cdef Py_ssize_t at = 0, i
+        cdef int64_t[::1] rows = np.arange(data.n, dtype=np.int64)
+        if self.batch_size == 0 or self.training:
+            raise ValueError("not allocated for prediction")
+        parts = [[] for _ in range(self.n_layers)]
+        b.seed, b.n_threads = seed, self.n_threads
+        while at < data.n:
+            b.rows, b.n, b.step = &rows[at], min(self.batch_size, data.n - at), at
+            with nogil:
+                self._hidden(&b)
+            for i in range(self.n_layers):
+                if self.retrieving(i) is not None:
+                    parts[i].append(self._inputs(i, 0, b.n))
+            at += b.n
+        return [np.concatenate(part) if part else None for part in parts]
 
     def multiplications(self):
         """Of every layer: see `LayerKernel.multiplications`."""

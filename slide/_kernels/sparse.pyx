@@ -11,7 +11,7 @@ from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.optim cimport Optimizer, Parameters
 from slide._kernels.random cimport stream
 from slide._kernels.simd cimport simd
-from slide._kernels.types cimport BLOCK, TIMED_EVERY, Costs, padded
+from slide._kernels.types cimport BLOCK, Costs, is_timed, padded
 
 cdef enum:
     LEARNT = 16         # samples of a batch that a selector learns from
@@ -191,8 +191,8 @@ cdef class SparseDense(LayerKernel):
         cdef Given x
         cdef double started = 0, found = 0
         cdef bint timed
-        cost.samples += last - first
         if self.selector is None:
+            cost.samples += last - first
             for s in range(first, last):
                 cost.forward += self.n_out * (self._given(s).n - 1)
                 cost.selected += self.n_out
@@ -200,7 +200,8 @@ cdef class SparseDense(LayerKernel):
             return
         for s in range(first, last):
             x = self._given(s)
-            timed = (cost.samples + s - last) % TIMED_EVERY == TIMED_EVERY // 2
+            timed = is_timed(cost, b.step)
+            cost.samples += 1
             if timed:
                 started = found = omp_get_wtime()
             if self.selector.ranks_all:

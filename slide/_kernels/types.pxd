@@ -58,9 +58,9 @@ cdef enum:
     TIMED_EVERY = 16    # a look at the clock costs 20 to 50 ns, a sample 10 us or more
 
 
-cdef inline bint is_timed(Costs *cost) noexcept nogil:
-    """Whether the thread's next sample is one to be timed: not the first, with cold caches."""
-    return cost.samples % TIMED_EVERY == TIMED_EVERY // 2
+cdef inline bint is_timed(Costs *cost, uint64_t step) noexcept nogil:
+    """Whether the thread's next sample is one to be timed; with any size of batches, some are."""
+    return (<uint64_t> cost.samples + step) % TIMED_EVERY == TIMED_EVERY // 2
 
 
 cdef enum:
