@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from slide import _validation as check
+from slide.telemetry import LOGS
 
 __all__ = [
     "CSVLogger",
@@ -605,7 +606,11 @@ class ProgressBar(Callback):
 def _describe(logs: Logs) -> str:
     """Return the logs as one line: losses and metrics, then speed and activity."""
     own = ("samples", "samples_per_second", "active_fraction", "lr")
-    parts = [f"{name} {value:.4f}" for name, value in logs.items() if name not in own]
+    parts = [
+        f"{name} {value:.4f}"
+        for name, value in logs.items()
+        if name not in own and not name.endswith(LOGS)
+    ]
     if "samples_per_second" in logs:
         parts.append(f"{logs['samples_per_second']:,.0f} samples/s")
     if "active_fraction" in logs:
