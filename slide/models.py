@@ -62,9 +62,10 @@ class Sequential:
         self.staleness = 0
         self.steps_per_execution: Any = "auto"
         self._products: np.ndarray | None = None  # multiplications of the last epoch, by layer
-        # Of the epoch so far, or the last one: what the kernels measured, rebuilds before it; and
-        # inputs of the last execution, of layers with tables.
+        # Of the epoch so far, or the last one: what the kernels measured and counted, and rebuilds
+        # before it; inputs of the last execution, of layers with tables.
         self._clocks: np.ndarray | None = None
+        self._products_so_far: np.ndarray | None = None
         self._rebuilds: list[float] = []
         self._recent: list[Any] = []
         self.epochs_trained = 0
@@ -596,6 +597,7 @@ class Sequential:
                 assert network is not None
                 clocks = network.seconds if clocks is None else clocks + network.seconds
                 self._clocks, self._recent = clocks, network.recent
+                self._products_so_far = products
                 logs = {
                     "loss": loss / n,
                     "active_fraction": computed / n / units,
@@ -609,12 +611,16 @@ class Sequential:
         if settle:
             self._settle()
         self.epochs_trained += 1
-        assert self.optimizer is not None and clocks is not None
-        return {
-            **logs,
-            **telemetry.training_logs(self.layers, clocks, self._rebuilds),
-            "lr": self.optimizer.learning_rate(max(0, self.step - 1)),
-        }
+        assert self.optimizer is not None
+        rate = self.optimizer.learning_rate(max(0, self.step - 1))
+        return {**logs, **self._phase_logs(), "lr": rate}
+
+    def _phase_logs(self) -> dict[str, float]:
+        """Return what `slide.telemetry` names, of the epoch so far."""
+        assert self._clocks is not None and self._products_so_far is not None
+        return telemetry.training_logs(
+            self.layers, self._clocks, self._products_so_far, self._rebuilds
+        )
 
     def _products_of(self, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return, by layer, multiplications (forward, backward, update, hashing) and those of the

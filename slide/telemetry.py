@@ -15,7 +15,7 @@ layer's name and an underscore before if there are several:
 ``rebuilds``     of the epoch; in a rolling schedule of single tables
 ================ ===============================================================================
 
-The last three are of layers with tables. Times are as on the clock if all threads had the same work,
+The last three are of layers with tables. Several sampled layers have their ``active_fraction``, too. Times are as on the clock if all threads had the same work,
 so their sum is at most what training took. Those to find and compute neurons, and with
 ``update="hogwild"`` to update them, come from one sample in 16.
 
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slide import sampling
+from slide import hashing, sampling
 from slide._kernels import diagnosis as _kernels
 
 if TYPE_CHECKING:
@@ -95,16 +95,20 @@ def sampled_layers(layers: list[Dense]) -> list[tuple[int, str, Dense]]:
 
 
 def training_logs(
-    layers: list[Dense], clocks: np.ndarray, rebuilds: list[float]
+    layers: list[Dense], clocks: np.ndarray, products: np.ndarray, rebuilds: list[float]
 ) -> dict[str, float]:
-    """Return the logs of `LOGS`.
+    """Return the logs of `LOGS` and, if several layers have samplers, their active fractions.
 
+    clocks, products : what calls of the kernels' `train` measured and counted, summed
     rebuilds : of each layer before the epoch
     """
     found: dict[str, float] = {}
     seconds = phase_seconds(clocks)
     for i, prefix, layer in sampled_layers(layers):
         found.update({f"{prefix}time_{phase}": value for phase, value in seconds[i].items()})
+        if prefix:
+            active_fraction = products[i, 4] / max(1.0, products[i, 5]) / layer.units
+            found[f"{prefix}active_fraction"] = float(active_fraction)
         active = retrieving(layer)
         if active is not None:
             found[f"{prefix}candidates"] = float(clocks[i, 4] / max(1.0, clocks[i, 5]))
@@ -391,10 +395,13 @@ def _lsh(layer: Dense) -> Any:
 def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
     assert d.candidates is not None and d.budget is not None and d.drift is not None
     part = _lsh(layer)
+    ranks = isinstance(part.hash, hashing.Sketches)
     partition = hasattr(part.hash, "n_cells")
     budget = "candidates" if layer.hidden else "max_active"
     coarser = "more n_probes or fewer n_cells" if partition else "more tables or fewer bits"
-    finer = "more n_cells" if partition else "more bits (or functions) a table"
+    finer = "more bits (or functions) a table"
+    if partition:
+        finer = "more candidates or n_components of its sketches" if ranks else "more n_cells"
     advice = []
     chance = d.candidates / layer.units
     if d.recall < 0.5:
@@ -406,7 +413,7 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
         else:
             advice.append(
                 f"recall@{d.k} {d.recall:.2f} with {d.candidates:.0f} neurons a sample: "
-                f"a larger {budget}, or {finer}, so that what is read is nearer"
+                f"a larger {budget}, or {finer}"
             )
         if d.recall < 2 * chance:
             advice.append(
@@ -426,7 +433,7 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
                 f"{d.drift:.0%} of the places are out of date after {d.table_age:.0f} steps: a "
                 f"smaller rebuild_every"
             )
-    if d.overfull_neurons and d.overfull_neurons > 0.2:
+    if d.overfull_neurons and d.overfull_neurons > 0.2 and not ranks:
         advice.append(
             f"{d.overfull_neurons:.0%} of the neurons are in buckets with more than {budget}, of "
             f"which any part is read: {finer}"
