@@ -149,15 +149,16 @@ def found_of_largest(
 
 def loads(active: Any) -> dict[str, float]:
     """Return how an active set's buckets are filled; see `LayerDiagnosis`."""
-    sizes = _kernels.bucket_sizes(active.retriever.tables)
-    full = sizes[sizes > 0]
+    tables = active.retriever.tables
+    buckets = tables.n_tables * (2.0**tables.code_bits if tables.code_bits else tables.n_slots)
+    sizes = _kernels.bucket_sizes(tables)
     overfull = sizes[sizes > active.max_active]
     return {
-        "buckets": float(sizes.size),
-        "bucket_load": float(full.mean()) if len(full) else 0.0,
+        "buckets": float(buckets),
+        "bucket_load": float(sizes.mean()) if len(sizes) else 0.0,
         "largest_bucket": float(sizes.max(initial=0)),
-        "empty_buckets": 1.0 - len(full) / max(1, sizes.size),
-        "overfull_buckets": len(overfull) / max(1, sizes.size),
+        "empty_buckets": 1.0 - len(sizes) / buckets,
+        "overfull_buckets": len(overfull) / buckets,
         "overfull_neurons": float(overfull.sum() / max(1, sizes.sum())),
     }
 
@@ -452,6 +453,10 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
     return advice
 
 
+def _count(n: float) -> str:
+    return f"{n:,.0f}" if n < 1e9 else f"{n:.3g}"
+
+
 def _page(d: LayerDiagnosis) -> list[str]:
     def share(value: float) -> str:
         return f"{value:.1%}"
@@ -467,7 +472,7 @@ def _page(d: LayerDiagnosis) -> list[str]:
         lines += [
             f"  retrieved        {d.candidates:,.0f} neurons a sample, at most {d.budget:,.0f}; "
             f"none for {share(d.nothing_found or 0)}",
-            f"  buckets          {d.buckets:,.0f}: {share(d.empty_buckets or 0)} empty, "
+            f"  buckets          {_count(d.buckets or 0)}: {share(d.empty_buckets or 0)} empty, "
             f"{share(d.overfull_buckets or 0)} overfull with {share(d.overfull_neurons or 0)} of "
             f"the neurons",
             f"  load             {d.bucket_load:,.1f} neurons a bucket that is not empty, at most "

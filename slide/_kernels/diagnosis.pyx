@@ -1,6 +1,7 @@
 """What is in hash tables, and what they return: looked at without a change to either."""
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memset
 
 from slide._kernels.hashing cimport NO_BUCKET
 from slide._kernels.openmp cimport omp_get_thread_num
@@ -87,13 +88,26 @@ def places(ActiveSet active, Parameters p, const int32_t[::1] ids, int n_threads
 
 
 def bucket_sizes(Tables tables):
-    """Neurons in every bucket: (n_tables, n_slots) int32."""
-    cdef Py_ssize_t slot
-    cdef int t
-    sizes = np.empty((tables.n_tables, tables.n_slots), np.int32)
-    cdef int32_t[:, ::1] size = sizes
-    with nogil:
-        for t in range(tables.n_tables):
+    """Neurons of all buckets that have some, in any order: int32."""
+    cdef Py_ssize_t slot, j, n
+    cdef int t, tag
+    cdef int32_t[256] counts
+    found = np.empty(tables.n_items, np.int32)
+    cdef int32_t[::1] size = found
+    sizes = [found[:0]]
+    for t in range(tables.n_tables):
+        n = 0
+        with nogil:
+            memset(counts, 0, sizeof(counts))
             for slot in range(tables.n_slots):
-                size[t, slot] = tables.starts[t][slot + 1] - tables.starts[t][slot]
-    return sizes
+                # A slot may hold several codes, which differ in their tags.
+                for j in range(tables.starts[t][slot], tables.starts[t][slot + 1]):
+                    counts[tables.tags[t][j] if tables.tag_bits else 0] += 1
+                for j in range(tables.starts[t][slot], tables.starts[t][slot + 1]):
+                    tag = tables.tags[t][j] if tables.tag_bits else 0
+                    if counts[tag]:
+                        size[n] = counts[tag]
+                        counts[tag] = 0
+                        n += 1
+        sizes.append(found[:n].copy())
+    return np.concatenate(sizes)
