@@ -416,14 +416,21 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
                 f"recall@{d.k} {d.recall:.2f} with {d.candidates:.0f} neurons a sample: "
                 f"a larger {budget}, or {finer}"
             )
-        if d.recall < 2 * chance:
+        if d.recall < 2 * chance and not partition:
             advice.append(
                 f"random neurons would find {chance:.2f}: another hash family, as "
                 f"slide.hashing.Clusters"
             )
+        active = retrieving(layer)
+        if not layer.hidden and not active.n_tail and not active.n_own_tail:
+            advice.append(
+                "neurons that are never retrieved are never pushed down, and hide others: random "
+                "ones beside them, as sampler='auto' has"
+            )
     if d.nothing_found and d.nothing_found > 0.05:
         advice.append(f"{d.nothing_found:.0%} of the inputs find no neuron: {coarser}")
-    if d.drift > 0.2:
+    good = d.recall >= 0.9  # then it matters little what tables look like
+    if d.drift > 0.2 and not good:
         if d.rebuild_due:
             advice.append(
                 f"{d.drift:.0%} of the places are out of date, but a rebuild comes before the next "
@@ -434,7 +441,7 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
                 f"{d.drift:.0%} of the places are out of date after {d.table_age:.0f} steps: a "
                 f"smaller rebuild_every"
             )
-    if d.overfull_neurons and d.overfull_neurons > 0.2 and not ranks:
+    if d.overfull_neurons and d.overfull_neurons > 0.2 and not ranks and not good:
         advice.append(
             f"{d.overfull_neurons:.0%} of the neurons are in buckets with more than {budget}, of "
             f"which any part is read: {finer}"
