@@ -617,7 +617,8 @@ class Sequential:
 
     def _phase_logs(self) -> dict[str, float]:
         """Return what `slide.telemetry` names, of the epoch so far."""
-        assert self._clocks is not None and self._products_so_far is not None
+        assert self._clocks is not None
+        assert self._products_so_far is not None
         return telemetry.training_logs(
             self.layers, self._clocks, self._products_so_far, self._rebuilds
         )
@@ -876,14 +877,14 @@ class Sequential:
         for _, layer in sampled:
             if k > layer.units:
                 raise ValueError(f"k={k} of the {layer.units} neurons of layer {layer.name!r}")
-        if not self.built:
+        if not self.built or self.input is None:
             raise RuntimeError("diagnose before training: call fit first")
         with self._exclusive("diagnose"):
             for _, layer in sampled:
                 if (active := layer._active) is not None:
                     active = getattr(active, "active", active)
                     n_threads = min(n_threads, layer._active_threads)  # more would make new tables
-                if layer.sampler.retrieves and (
+                if getattr(layer.sampler, "retrieves", False) and (
                     telemetry.retrieving(layer) is None or not active.maintenance()["hashed_codes"]
                 ):
                     raise RuntimeError(

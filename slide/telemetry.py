@@ -15,9 +15,10 @@ layer's name and an underscore before if there are several:
 ``rebuilds``     of the epoch; in a rolling schedule of single tables
 ================ ===============================================================================
 
-The last three are of layers with tables. Several sampled layers have their ``active_fraction``, too. Times are as on the clock if all threads had the same work,
-so their sum is at most what training took. Those to find and compute neurons, and with
-``update="hogwild"`` to update them, come from one sample in 16.
+The last three are of layers with tables. Several sampled layers have their ``active_fraction``, too.
+Times are as on the clock if all threads had the same work, so their sum is at most what training took.
+Those to find and compute neurons, and with ``update="hogwild"`` to update them, come from one sample
+in 16.
 
 `slide.callbacks.Telemetry` adds the share of the largest activations that is found, and how buckets
 are filled; `Sequential.diagnose` measures that on given data, and says what to change.
@@ -127,18 +128,26 @@ def count_rebuilds(layers: list[Dense]) -> list[float]:
 
 
 def found_of_largest(
-    layer: Dense, x: np.ndarray, k: int, indptr: np.ndarray, ids: np.ndarray
+    layer: Dense,
+    x: np.ndarray,
+    k: int,
+    indptr: np.ndarray,
+    ids: np.ndarray,
+    without: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return for each input how many of its k largest activations are among `ids`.
 
     x : (n, ld) inputs, a 1 after the last value
     indptr, ids : row i's neurons are ``ids[indptr[i]:indptr[i + 1]]``
+    without : neurons that do not count at all
     """
     weights = layer._weights
     n_rows = max(1, BLOCK_FLOATS // len(weights))
     hits = np.zeros(len(x), np.int64)
     for first in range(0, len(x), n_rows):
         z = x[first : first + n_rows] @ weights.T
+        if without is not None:
+            z[:, without] = -np.inf
         # Neurons as large as the k-th largest are as good.
         least = np.partition(z, len(weights) - k, axis=1)[:, len(weights) - k]
         for i in range(len(z)):
@@ -195,8 +204,11 @@ class LayerDiagnosis:
     recall : float
         Share of the k largest activations, biases included, that the tables return or that are
         frequent labels. Without tables: that are computed, in expectation. Of a tie either counts.
+    table_recall : float or None
+        The same of the tables alone: without frequent labels, on either side. None if there are no
+        tables or no frequent labels.
     label_recall : float or None
-        The same of the true labels, if they were given and the layer is the output.
+        The share that is found of the true labels, if they were given and the layer is the output.
     active_fraction : float
         Share of the neurons that training computes, without labels; of a hidden layer's that stay.
     candidates, budget : float or None
@@ -231,6 +243,7 @@ class LayerDiagnosis:
     k: int
     samples: int
     recall: float
+    table_recall: float | None
     label_recall: float | None
     active_fraction: float
     weight_bytes: int
@@ -328,6 +341,7 @@ def diagnose_layer(
         k=k,
         samples=n_samples,
         recall=1.0,
+        table_recall=None,
         label_recall=None,
         active_fraction=_random_fraction(layer),
         weight_bytes=int(layer._weights.nbytes),
@@ -344,6 +358,10 @@ def diagnose_layer(
     counts = np.diff(indptr)
     own = counts - active.n_frequent
     found.recall = float(found_of_largest(layer, x, k, indptr, ids).mean() / k)
+    if active.n_frequent and active.n_frequent + k <= layer.units:
+        frequent = ids[: active.n_frequent]  # of every row the first
+        hits = found_of_largest(layer, x, k, indptr, ids, frequent)
+        found.table_recall = float(hits.mean() / k)
     if labels is not None and labels.nnz:
         rows = np.repeat(np.arange(len(counts)), counts)
         keys = np.repeat(np.arange(len(counts)), np.diff(labels.indptr)) * layer.units
@@ -394,7 +412,9 @@ def _lsh(layer: Dense) -> Any:
 
 
 def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
-    assert d.candidates is not None and d.budget is not None and d.drift is not None
+    assert d.candidates is not None
+    assert d.budget is not None
+    assert d.drift is not None
     part = _lsh(layer)
     ranks = isinstance(part.hash, hashing.Sketches)
     partition = hasattr(part.hash, "n_cells")
@@ -404,19 +424,20 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
     if partition:
         finer = "more candidates or n_components of its sketches" if ranks else "more n_cells"
     advice = []
+    found = d.recall if d.table_recall is None else d.table_recall
     chance = d.candidates / layer.units
-    if d.recall < 0.5:
+    if found < 0.5:
         if d.candidates < 0.5 * d.budget:
             advice.append(
-                f"recall@{d.k} {d.recall:.2f}, and tables return {d.candidates:.0f} of "
+                f"recall@{d.k} {found:.2f}, and tables return {d.candidates:.0f} of "
                 f"{d.budget:.0f} neurons that they may: {coarser}"
             )
         else:
             advice.append(
-                f"recall@{d.k} {d.recall:.2f} with {d.candidates:.0f} neurons a sample: "
+                f"recall@{d.k} {found:.2f} with {d.candidates:.0f} neurons a sample: "
                 f"a larger {budget}, or {finer}"
             )
-        if d.recall < 2 * chance and not partition:
+        if found < 2 * chance and not partition:
             advice.append(
                 f"random neurons would find {chance:.2f}: another hash family, as "
                 f"slide.hashing.Clusters"
@@ -429,7 +450,7 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
             )
     if d.nothing_found and d.nothing_found > 0.05:
         advice.append(f"{d.nothing_found:.0%} of the inputs find no neuron: {coarser}")
-    good = d.recall >= 0.9  # then it matters little what tables look like
+    good = found >= 0.9  # then it matters little what tables look like
     if d.drift > 0.2 and not good:
         if d.rebuild_due:
             advice.append(
@@ -473,6 +494,12 @@ def _page(d: LayerDiagnosis) -> list[str]:
         f"  sampler          {d.sampler}",
         f"  recall@{d.k:<9} {d.recall:.2f} of the largest activations"
         + ("" if d.label_recall is None else f", {d.label_recall:.2f} of the true labels"),
+    ]
+    if d.table_recall is not None:
+        lines.append(
+            f"  tables alone     {d.table_recall:.2f} of those that are not frequent labels"
+        )
+    lines += [
         f"  active           {share(d.active_fraction)} of the neurons",
     ]
     if d.candidates is not None and d.budget is not None:

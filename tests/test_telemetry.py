@@ -163,6 +163,17 @@ def test_recall_is_that_of_brute_force(name):
     rows = [set(ids[indptr[i] : indptr[i + 1]]) for i in range(len(x))]
     hits = [len(rows[i] & set(largest[i])) for i in range(len(x))]
     assert found.recall == pytest.approx(np.sum(hits) / k / len(x), abs=2e-3)
+    if active.n_frequent:
+        z = a @ w + b
+        frequent = ids[: active.n_frequent]
+        assert all(set(frequent) <= row for row in rows)
+        z[:, frequent] = -np.inf
+        largest = np.argsort(-z, axis=1)[:, :k]
+        hits = [len(rows[i] & set(largest[i])) for i in range(len(x))]
+        assert found.table_recall == pytest.approx(np.sum(hits) / k / len(x), abs=2e-3)
+        assert found.table_recall < found.recall
+    else:
+        assert found.table_recall is None
     assert found.label_recall == np.mean([y[i] in rows[i] for i in range(len(x))])
     assert 0 < found.recall <= 1
     sizes = np.array([len(row) for row in rows]) - active.n_frequent
@@ -205,7 +216,7 @@ def test_loads_of_a_table_made_by_hand():
     tables.move(0, np.array([0, 0, 0, 0, 0, 0, 0, 3, 3, 1], np.uint64))
 
     class Active:
-        class retriever:  # noqa: N801
+        class retriever:
             pass
 
         max_active = 5
@@ -274,7 +285,8 @@ def test_hidden_layers(name):
                 found = model.diagnose(x, y, k=3, n_jobs=1)
     assert same_weights(*models)
     assert list(found) == ["middle", "last"]
-    assert found["middle"].label_recall is None and found["last"].label_recall is not None
+    assert found["middle"].label_recall is None
+    assert found["last"].label_recall is not None
     assert "middle: 40 neurons" in str(found)
     model = models[1]
     if name in ("lsh", "clusters"):
@@ -365,7 +377,8 @@ def test_a_loaded_model_is_diagnosed(tmp_path):
     found = slide.load(tmp_path / "model").diagnose(x, n_jobs=1)["last"]
     expected = model.diagnose(x, n_jobs=1)["last"]
     assert (found.recall, found.drift) == (expected.recall, expected.drift)
-    assert found.times == {} and expected.times
+    assert found.times == {}
+    assert expected.times
 
 
 # ------------------------------------------------------------------------------- callback
@@ -395,9 +408,7 @@ def test_the_callback_and_its_file(tmp_path):
     assert recorded.records[-1]["largest_bucket"] == sizes.max()
     a = model._recent[1][:, :H]
     w, b = model.get_weights()[-2:]
-    indptr, ids = diagnosis.retrieved(
-        active, model.layers[-1]._parameters(False), model._recent[1]
-    )
+    indptr, ids = diagnosis.retrieved(active, model.layers[-1]._parameters(False), model._recent[1])
     largest = np.argsort(-(a @ w + b), axis=1)[:, :5]
     hits = [len(set(ids[indptr[i] : indptr[i + 1]]) & set(largest[i])) for i in range(32)]
     assert recorded.records[-1]["recall"] == pytest.approx(np.mean(hits) / 5)
@@ -414,12 +425,15 @@ def test_recent_inputs(hidden):
     recent = model._recent[1]
     w, b = model.get_weights()[:2]
     assert np.allclose(recent[:, :H], np.maximum(x[rows] @ w + b, 0), atol=1e-6)
-    assert (recent[:, H] == 1).all() and (recent[:, H + 1 :] == 0).all()
+    assert (recent[:, H] == 1).all()
+    assert (recent[:, H + 1 :] == 0).all()
     assert model._recent[0] is None
     if hidden is not None:
         middle = model._recent[2]
-        assert middle.shape == (20, 48) and (middle[:, 40] == 1).all()
-        assert ((middle[:, :40] > 0).sum(axis=1) <= 12).all() and (middle[:, :40] > 0).any()
+        assert middle.shape == (20, 48)
+        assert (middle[:, 40] == 1).all()
+        assert ((middle[:, :40] > 0).sum(axis=1) <= 12).all()
+        assert (middle[:, :40] > 0).any()
 
 
 @pytest.mark.parametrize("update", ["batch", "hogwild"])
@@ -439,7 +453,8 @@ def test_nan_is_null_in_the_file(tmp_path):
     recorded.on_train_begin()
     recorded.on_epoch_end(0, {"loss": float("nan"), "n": np.float32(1.5)})
     (line,) = (tmp_path / "file").read_text().splitlines()
-    assert json.loads(line)["loss"] is None and json.loads(line)["n"] == 1.5
+    assert json.loads(line)["loss"] is None
+    assert json.loads(line)["n"] == 1.5
 
 
 def test_what_the_callback_refuses(tmp_path):
