@@ -15,10 +15,10 @@ layer's name and an underscore before if there are several:
 ``rebuilds``     of the epoch; in a rolling schedule of single tables
 ================ ===============================================================================
 
-The last three are of layers with tables. Several sampled layers have their ``active_fraction``, too.
-Times are as on the clock if all threads had the same work, so their sum is at most what training took.
-Those to find and compute neurons, and with ``update="hogwild"`` to update them, come from one sample
-in 16.
+The last three are of layers with tables. Several sampled layers have an ``active_fraction`` each.
+Times are as on the clock if all threads had the same work, so their sum is at most what training
+took. Those to find and compute neurons, and with ``update="hogwild"`` to update them, come from one
+sample in 16.
 
 `slide.callbacks.Telemetry` adds the share of the largest activations that is found, and how buckets
 are filled; `Sequential.diagnose` measures that on given data, and says what to change.
@@ -47,6 +47,7 @@ LOGS = (*(f"time_{phase}" for phase in PHASES), "candidates", "table_age", "rebu
 
 MEASURES = (
     "recall",
+    "table_recall",
     "bucket_load",
     "largest_bucket",
     "empty_buckets",
@@ -186,8 +187,11 @@ def measures(layer: Dense, x: np.ndarray, k: int, n_threads: int) -> dict[str, f
     k = min(k, layer.units)
     indptr, ids = _kernels.retrieved(active, layer._parameters(False), x, n_threads)
     hits = found_of_largest(layer, x, k, indptr, ids)
-    found = {"recall": float(hits.mean() / k) if len(x) else float("nan"), **loads(active)}
-    return {name: found[name] for name in MEASURES}
+    found = {"recall": float(hits.mean() / k), **loads(active)}
+    if active.n_frequent and active.n_frequent + k <= layer.units:
+        hits = found_of_largest(layer, x, k, indptr, ids, ids[: active.n_frequent])
+        found["table_recall"] = float(hits.mean() / k)
+    return {name: found[name] for name in MEASURES if name in found}
 
 
 # Diagnosis ----------------------------------------------------------------------------
@@ -496,9 +500,7 @@ def _page(d: LayerDiagnosis) -> list[str]:
         + ("" if d.label_recall is None else f", {d.label_recall:.2f} of the true labels"),
     ]
     if d.table_recall is not None:
-        lines.append(
-            f"  tables alone     {d.table_recall:.2f} of those that are not frequent labels"
-        )
+        lines.append(f"  tables alone     {d.table_recall:.2f}, without frequent labels")
     lines += [
         f"  active           {share(d.active_fraction)} of the neurons",
     ]
