@@ -612,7 +612,8 @@ class Telemetry(Callback):
     A record has the logs of the epoch, among them those of `slide.telemetry`, and for every layer
     with tables what these return for the last inputs that the layer had in training: ``"recall"``,
     the share of the `k` largest activations that is found; with `slide.sampling.Frequent`
-    ``"table_recall"``, the same without frequent labels; ``"bucket_load"`` and ``"largest_bucket"``, neurons of a bucket that is not empty, mean and largest;
+    ``"table_recall"``, the same without frequent labels; ``"bucket_load"`` and
+    ``"largest_bucket"``, neurons of a bucket that is not empty, mean and largest;
     ``"empty_buckets"`` and ``"overfull_buckets"`` (with more neurons than a query may read), shares
     of all buckets. With several sampled layers their names and an underscore come before. At the
     end of an epoch they are put among its logs, so that the history has them.
