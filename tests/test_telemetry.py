@@ -253,6 +253,31 @@ def test_drift_is_the_share_of_codes_that_changed():
     layer._weights[...] = before
 
 
+def test_drift_is_what_a_rebuild_moves():
+    x, y = data()
+    model = make(LSH(hashing.SimHash(4, 5), max_active=40, rebuild_every=10_000))
+    model.fit(x, y, batch_size=100, verbose=0, n_jobs=1)
+    active = model.layers[-1]._active
+
+    def places():
+        state = active.get_state()
+        slots = np.stack(
+            [np.repeat(np.arange(len(s) - 1), np.diff(s)) for s in state["tables.starts"]]
+        )
+        if "tables.tags" in state:
+            slots = 256 * slots + state["tables.tags"]
+        return np.take_along_axis(slots, np.argsort(state["tables.ids"], axis=1), axis=1)
+
+    before = places()
+    drift = model.diagnose(x)["last"].drift
+    model.set_weights(model.get_weights())
+    model.predict(x[:1], top_k=1, exact=False, n_jobs=1)  # tables of the present weights
+    moved = before != places()
+    assert 0 < moved.mean() < moved.any(axis=0).mean()
+    assert drift == pytest.approx(moved.mean())
+    assert model.diagnose(x)["last"].drift == 0
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_diagnose_changes_nothing(name):
     x, y = data()
