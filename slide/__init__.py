@@ -12,6 +12,7 @@ from slide import (
     regularizers,
     sampling,
     schedules,
+    telemetry,
 )
 from slide._config import show_config
 from slide.layers import Dense, Input
@@ -36,4 +37,5 @@ __all__ = [
     "sampling",
     "schedules",
     "show_config",
+    "telemetry",
 ]

@@ -8,6 +8,8 @@ of the execution's last batch in the epoch.
 from __future__ import annotations
 
 import csv
+import json
+import math
 import os
 import string
 import sys
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from slide import _validation as check
+from slide import telemetry
 
 __all__ = [
     "CSVLogger",
@@ -28,6 +31,7 @@ __all__ = [
     "LambdaCallback",
     "ModelCheckpoint",
     "ProgressBar",
+    "Telemetry",
 ]
 
 Logs = dict[str, Any]
@@ -602,10 +606,167 @@ class ProgressBar(Callback):
             self._bar = None
 
 
+class Telemetry(Callback):
+    """Record how training spends its time, and how good retrieval is while it trains.
+
+    A record has the logs of the epoch, among them those of `slide.telemetry`, and for every layer
+    with tables what these return for the last inputs that the layer had in training: ``"recall"``,
+    the share of the `k` largest activations that is found; with `slide.sampling.Frequent`
+    ``"table_recall"``, the same without frequent labels; ``"bucket_load"`` and
+    ``"largest_bucket"``, neurons of a bucket that is not empty, mean and largest;
+    ``"empty_buckets"`` and ``"overfull_buckets"`` (with more neurons than a query may read), shares
+    of all buckets. With several sampled layers their names and an underscore come before. At the
+    end of an epoch they are put among its logs, so that the history has them.
+
+    Parameters
+    ----------
+    path : str or path, optional
+        A file that gets each record as a line of JSON; NaN is null. An old file is replaced.
+    every : int, optional
+        Batches between two records within an epoch, which come at the end of an execution (see
+        ``steps_per_execution`` of `Sequential.compile`). None: only at the end of the epochs.
+    k : int
+        Largest activations that should be found.
+    n : int
+        Inputs that are looked at for a record, at most 32. All neurons are computed for each.
+    plot : bool
+        Whether `plot` writes a figure at the end of training, to `path` with ``.png`` added.
+
+    Attributes
+    ----------
+    records : list of dict
+        ``"epoch"``, ``"batch"`` (None for those at the end of an epoch), ``"step"``, ``"seconds"``
+        since training began, and what is named above. Times are of the epoch so far.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or `plot` is True without a path.
+    ImportError
+        If `plot` is True and there is no matplotlib.
+    OSError
+        If the file cannot be opened.
+
+    Examples
+    --------
+    >>> telemetry = Telemetry(every=100)
+    >>> telemetry.records
+    []
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        every: int | None = None,
+        k: int = 10,
+        n: int = 32,
+        plot: bool = False,
+    ):
+        super().__init__()
+        self.path = None if path is None else os.fspath(path)
+        self.every = None if every is None else check.check_positive_int("every", every)
+        self.k = check.check_positive_int("k", k)
+        self.n = check.check_positive_int("n", n, high=32)
+        self._plots = check.check_bool("plot", plot)
+        if self._plots and self.path is None:
+            raise ValueError("plot=True needs a path")
+        if self._plots:
+            from slide import _plots
+
+            _plots._figure()  # before training rather than after it
+        self._clear()
+
+    def _clear(self) -> None:
+        self.records: list[Logs] = []
+        self._started = time.perf_counter()
+        self._epoch = 0
+        self._next = self.every
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self._clear()
+        if self.path is not None:
+            with open(self.path, "w", encoding="utf-8"):
+                pass
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch, self._next = epoch, self.every
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        if self.every is None or self._next is None or batch + 1 < self._next:
+            return
+        self._next = self.every * ((batch + 1) // self.every + 1)
+        self._record(batch, {**(logs or {}), **self.model._phase_logs(), **self._measures()})
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        logs = {} if logs is None else logs
+        logs.update(self._measures())
+        self._record(None, logs)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        if self._plots:
+            self.plot(f"{self.path}.png")
+
+    def _measures(self) -> Logs:
+        found: Logs = {}
+        model = self.model
+        for i, prefix, layer in telemetry.sampled_layers(model.layers):
+            x = model._recent[i] if i < len(model._recent) else None
+            if x is not None:
+                measured = telemetry.measures(layer, x[: self.n], self.k, 1)
+                found.update({f"{prefix}{name}": value for name, value in measured.items()})
+        return found
+
+    def _record(self, batch: int | None, logs: Logs) -> None:
+        record = {
+            "epoch": self._epoch,
+            "batch": batch,
+            "step": self.model.step,
+            "seconds": time.perf_counter() - self._started,
+            **logs,
+        }
+        self.records.append(record)
+        if self.path is not None:
+            plain = {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in record.items()
+            }
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(plain, allow_nan=False, default=float) + "\n")
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw recall, times, active fraction and buckets of the records.
+
+        Parameters
+        ----------
+        path : str or path, optional
+            Where to write the figure, as ``"telemetry.png"``.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            If there is no matplotlib.
+        ValueError
+            If there are no records.
+        """
+        from slide import _plots
+
+        if not self.records:
+            raise ValueError("there are no records to plot: train with this callback first")
+        return _plots.plot_telemetry(self.records, self.k, path)
+
+
 def _describe(logs: Logs) -> str:
     """Return the logs as one line: losses and metrics, then speed and activity."""
     own = ("samples", "samples_per_second", "active_fraction", "lr")
-    parts = [f"{name} {value:.4f}" for name, value in logs.items() if name not in own]
+    parts = [
+        f"{name} {value:.4f}"
+        for name, value in logs.items()
+        if name not in own and not name.endswith((*telemetry.LOGS, *telemetry.MEASURES, *own))
+    ]
     if "samples_per_second" in logs:
         parts.append(f"{logs['samples_per_second']:,.0f} samples/s")
     if "active_fraction" in logs:

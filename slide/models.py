@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 from slide import _validation as check
 from slide import callbacks as callbacks_
-from slide import losses, optimizers, saving
+from slide import losses, optimizers, saving, telemetry
 from slide._executions import Batches, Rows, hold_out
 from slide._kernels.network import Data, Network
 from slide._threads import n_threads as _n_threads
@@ -62,6 +62,12 @@ class Sequential:
         self.staleness = 0
         self.steps_per_execution: Any = "auto"
         self._products: np.ndarray | None = None  # multiplications of the last epoch, by layer
+        # Of the epoch so far, or the last one: what the kernels measured and counted, and rebuilds
+        # before it; inputs of the last execution, of layers with tables.
+        self._clocks: np.ndarray | None = None
+        self._products_so_far: np.ndarray | None = None
+        self._rebuilds: list[float] = []
+        self._recent: list[Any] = []
         self.epochs_trained = 0
         # One number that the kernels advance themselves: an interrupt never comes between a step
         # and its count.
@@ -467,7 +473,9 @@ class Sequential:
             ``"active_fraction"`` (neurons of the output layer computed a sample),
             ``"multiplications"`` (of all layers, as a fraction of those with all neurons; see
             `multiplications`),
-            ``"samples_per_second"``, ``"lr"`` and, as ``"val_..."``, what `evaluate` returns.
+            ``"samples_per_second"``, ``"lr"`` and, as ``"val_..."``, what `evaluate` returns. With
+            samplers also the time of their phases and the state of their tables, see
+            `slide.telemetry`.
 
         Raises
         ------
@@ -563,6 +571,8 @@ class Sequential:
         logs: dict[str, Any] = {}
         units = self.layers[-1].units
         products: np.ndarray | None = None
+        clocks: np.ndarray | None = None
+        self._rebuilds = telemetry.count_rebuilds(self.layers)
         # Closed at once when training is left by an exception, whose traceback would keep it open.
         with closing(source.epoch()) as executions:
             for execution in executions:
@@ -583,6 +593,11 @@ class Sequential:
                 computed += more_computed
                 products = more_products if products is None else products + more_products
                 spent, dense = self._products_of(products)
+                network = self._network
+                assert network is not None
+                clocks = network.seconds if clocks is None else clocks + network.seconds
+                self._clocks, self._recent = clocks, network.recent
+                self._products_so_far = products
                 logs = {
                     "loss": loss / n,
                     "active_fraction": computed / n / units,
@@ -597,7 +612,16 @@ class Sequential:
             self._settle()
         self.epochs_trained += 1
         assert self.optimizer is not None
-        return {**logs, "lr": self.optimizer.learning_rate(max(0, self.step - 1))}
+        rate = self.optimizer.learning_rate(max(0, self.step - 1))
+        return {**logs, **self._phase_logs(), "lr": rate}
+
+    def _phase_logs(self) -> dict[str, float]:
+        """Return what `slide.telemetry` names, of the epoch so far."""
+        assert self._clocks is not None
+        assert self._products_so_far is not None
+        return telemetry.training_logs(
+            self.layers, self._clocks, self._products_so_far, self._rebuilds
+        )
 
     def _products_of(self, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return, by layer, multiplications (forward, backward, update, hashing) and those of the
@@ -810,6 +834,92 @@ class Sequential:
                     step=self.step,
                 )
             return scores if top_k is None else (ids, top)
+
+    def diagnose(
+        self, x: Any, y: Any = None, k: int = 10, n: int = 256, n_jobs: int | None = -1
+    ) -> telemetry.Diagnosis:
+        """Measure how well samplers find the neurons that matter, and say what to change.
+
+        Nothing of the model changes. Tables are those that the last step left.
+
+        Parameters
+        ----------
+        x : sparse matrix or array-like, shape (n_samples, n_features)
+        y : sparse matrix or array-like, optional
+            Labels, as in `fit`, for the share of them that is found.
+        k : int
+            How many of the largest activations should be found; at most the neurons of the
+            smallest layer with a sampler.
+        n : int
+            Rows of `x` that are looked at, chosen at random; all neurons are computed for each.
+        n_jobs : int or None
+            As in `fit`.
+
+        Returns
+        -------
+        Diagnosis
+            Print it for a page; ``diagnosis["layer's name"]`` has the numbers.
+
+        Raises
+        ------
+        RuntimeError
+            Before training, and between batches.
+        ValueError
+            If no layer has a sampler, an argument is out of range, or `x` or `y` is not what `fit`
+            would take.
+        """
+        k = check.check_positive_int("k", k)
+        n = check.check_positive_int("n", n)
+        n_threads = _n_threads(n_jobs)
+        sampled = [(i, layer) for i, _, layer in telemetry.sampled_layers(self.layers)]
+        if not sampled:
+            raise ValueError("no layer has a sampler: there is nothing to diagnose")
+        for _, layer in sampled:
+            if k > layer.units:
+                raise ValueError(f"k={k} of the {layer.units} neurons of layer {layer.name!r}")
+        if not self.built or self.input is None:
+            raise RuntimeError("diagnose before training: call fit first")
+        with self._exclusive("diagnose"):
+            for _, layer in sampled:
+                if (active := layer._active) is not None:
+                    active = getattr(active, "active", active)
+                    n_threads = min(n_threads, layer._active_threads)  # more would make new tables
+                if getattr(layer.sampler, "retrieves", False) and (
+                    telemetry.retrieving(layer) is None or not active.maintenance()["hashed_codes"]
+                ):
+                    raise RuntimeError(
+                        f"layer {layer.name!r} has no tables before training: call fit first"
+                    )
+            features = check.check_features(x, self.input.n_features, "x")
+            if features.shape[0] == 0:
+                raise ValueError("x has no rows")
+            labels = None
+            if y is not None:
+                loss = "categorical_crossentropy" if self.loss is None else self.loss.name
+                units = self.layers[-1].units
+                labels = check.check_targets(y, features.shape[0], units, loss, "y")
+            rng = np.random.default_rng([self.seed, self.step])
+            rows = np.sort(rng.permutation(features.shape[0])[:n])
+            labels = None if labels is None else labels[rows]
+            data = Data(self._features(features[rows]))
+            with self._kernels(data, 256, n_threads, False) as network:
+                inputs = network.inputs(data, self.seed)
+                return telemetry.Diagnosis(
+                    [
+                        telemetry.diagnose_layer(
+                            layer,
+                            inputs[i],
+                            labels if layer is self.layers[-1] else None,
+                            data.n,
+                            k,
+                            n_threads,
+                            self._clocks,
+                            i,
+                            self.step,
+                        )
+                        for i, layer in sampled
+                    ]
+                )
 
     # Files ----------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from libc.string cimport memcpy, memset
 from slide._kernels.activations cimport activate, through
 from slide._kernels.blas cimport gemm
 from slide._kernels.losses cimport Weights
-from slide._kernels.openmp cimport omp_get_thread_num
+from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.random cimport stream
 from slide._kernels.simd cimport MASKED, simd
-from slide._kernels.types cimport BLOCK, Costs, padded
+from slide._kernels.types cimport BLOCK, Costs, is_timed, padded
 
 import numpy as np
 
@@ -93,6 +93,28 @@ cdef class LayerKernel:
             total.samples += self.cost(i).samples
         return np.array([total.forward, total.backward, total.update, self.hashed(),
                          total.selected, total.samples], np.float64)
+
+    def seconds(self):
+        """Since the buffers were made, all threads' seconds over their number: to find neurons and
+        to compute them, of `timed` samples; to compute shared ones; to update with hogwild, after
+        `stepped` samples. Then candidates, samples, timed, stepped."""
+        cdef Costs total
+        cdef Costs *cost
+        cdef int i, n_threads = len(self.costs.buffers)
+        memset(&total, 0, sizeof(Costs))
+        for i in range(n_threads):
+            cost = self.cost(i)
+            total.samples += cost.samples
+            total.candidates += cost.candidates
+            total.query += cost.query
+            total.dot += cost.dot
+            total.shared += cost.shared
+            total.step += cost.step
+            total.timed += cost.timed
+            total.stepped += cost.stepped
+        return np.array([total.query / n_threads, total.dot / n_threads, total.shared / n_threads,
+                         total.step / n_threads, total.candidates, total.samples, total.timed,
+                         total.stepped], np.float64)
 
     def sparse_out(self, Py_ssize_t n):
         """Of n samples: activations, ids of their neurons, numbers of them; None if dense."""
@@ -477,12 +499,19 @@ cdef class SampledDense(LayerKernel):
         cdef float *x
         cdef float *pi = NULL
         cdef Costs *cost = self.cost(thread)
+        cdef double started = 0, found = 0
+        cdef bint timed
         self._unfold(first, last)
         if n_shared and not b.hogwild:
+            started = omp_get_wtime()
             gemm(b"N", b"T", last - first, n_shared, self.n_in + 1,
                  self.x + first * self.ld_in, self.ld_in, self.shared_w, ld,
                  self.out + first * self.ldz, self.ldz)
+            cost.shared += omp_get_wtime() - started
         for s in range(first, last):
+            timed = is_timed(cost, b.step)
+            if timed:
+                started = omp_get_wtime()
             x = self.x + s * self.ld_in
             row = b.rows[s]
             at = b.y_indptr[row]
@@ -493,6 +522,9 @@ cdef class SampledDense(LayerKernel):
                 self.count[s] = <int32_t> self.active_set.select(
                     x, b.y_indices + at, b.y_indptr[row + 1] - at, self.ids + s * self.capacity,
                     stream(b.seed, b.step, <uint64_t> row), self.drawn + s, thread, pi)
+                cost.candidates += self.count[s] - (b.y_indptr[row + 1] - at) - self.drawn[s]
+            if timed:
+                found = omp_get_wtime()
             cost.samples += 1
             cost.forward += (n_shared + self.count[s]) * self.n_in
             simd.rows_dot(self.own(s).val, self.params.w, ld, self.own(s).idx, self.count[s], x)
@@ -501,6 +533,10 @@ cdef class SampledDense(LayerKernel):
             if n_shared and b.hogwild:
                 simd.rows_dot(self.out + s * self.ldz, self.params.w, ld, self.active_set.shared,
                               n_shared, x)
+            if timed:
+                cost.query += found - started
+                cost.dot += omp_get_wtime() - found
+                cost.timed += 1
 
     cdef Py_ssize_t _weigh(self, Py_ssize_t s, const float *x, Py_ssize_t n_labels,
                            float *pi) noexcept nogil:
@@ -548,12 +584,14 @@ cdef class SampledDense(LayerKernel):
                          int thread) noexcept nogil:
         cdef Py_ssize_t s, j, at, ld = self.params.ld, n_shared = self.active_set.n_shared
         cdef float *dx
-        cdef double bound = 0
+        cdef double bound = 0, started
         cdef Vec own
         if self.dx != NULL:
             if n_shared and not b.hogwild:
+                started = omp_get_wtime()
                 gemm(b"N", b"N", last - first, self.n_in, n_shared, self.out + first * self.ldz,
                      self.ldz, self.shared_w, ld, self.dx + first * self.ld_in, self.ld_in)
+                self.cost(thread).shared += omp_get_wtime() - started
             else:
                 memset(self.dx + first * self.ld_in, 0,
                        (last - first) * self.ld_in * sizeof(float))

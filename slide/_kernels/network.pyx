@@ -10,14 +10,16 @@ from slide._kernels.activations cimport SOFTMAX, activate
 from slide._kernels.layers cimport LayerKernel, SampledDense
 from slide._kernels.losses cimport Weights
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
+from slide._kernels.sampling cimport ActiveSet
 from slide._kernels.simd cimport simd
 from slide._kernels.sparse cimport SparseDense
-from slide._kernels.types cimport BLOCK, Batch, Buffer, PerThread, padded
+from slide._kernels.types cimport BLOCK, Batch, Buffer, Costs, PerThread, is_timed, padded
 
 import numpy as np
 
 cdef enum:
     TILE = 1024         # outputs whose logits a thread holds at a time in prediction
+    RECENT = 32         # inputs of layers with tables that a call of `train` leaves to look at
 
 
 cdef class Data:
@@ -96,7 +98,10 @@ cdef class Network:
     cdef double *bounds
     cdef PerThread tiles, tops, places
     cdef readonly double seconds_forward, seconds_update
-    cdef readonly object report
+    cdef Buffer update_buffer
+    cdef double *updates                # seconds of each layer's updates, but for hogwild's
+    cdef readonly object seconds        # in the last call of `train`: see `_clocks`
+    cdef readonly object recent         # after `train`, by layer: see `_recent`
 
     def __init__(self, layers, bint sparse):
         self.layers, self.sparse, self.n_layers = list(layers), sparse, len(layers)
@@ -108,6 +113,9 @@ cdef class Network:
         self.sampled = self.output if isinstance(self.output, SampledDense) else None
         self.by_layer = any([isinstance(layer, SparseDense) for layer in self.layers])
         self.batch_size = 0
+        self.update_buffer = Buffer(self.n_layers * sizeof(double))
+        self.updates = <double *> self.update_buffer.p
+        self.seconds, self.recent = None, [None] * self.n_layers
 
     def allocate(self, Data data, Py_ssize_t batch_size, int n_threads, bint training):
         """Buffers for the batches to come."""
@@ -191,26 +199,38 @@ cdef class Network:
     cdef void _late(self, Batch *b) noexcept nogil:
         """One sample after the other, as `staleness` + 1 workers in turn: a gradient is applied
         when as many of later samples have been computed."""
-        cdef Py_ssize_t k, i, late = min(b.staleness, b.n)
+        cdef Py_ssize_t k, late = min(b.staleness, b.n)
         for k in range(b.n + late):
             if k < b.n:
                 self.bounds[k] = self._block(b, k, k + 1, 0)
             if k >= late and self.bounds[k - late] < 1e18:
-                for i in range(self.n_layers):
-                    (<LayerKernel> self.kernels[i]).update_sample(b, k - late, 0)
+                self._update_sample(b, k - late, 0, is_timed(self.output.cost(0), b.step))
 
     cdef void _sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
-        cdef Py_ssize_t i
+        cdef bint timed = is_timed(self.output.cost(thread), b.step)
         self.bounds[s] = self._block(b, s, s + 1, thread)
         if self.bounds[s] < 1e18:
-            for i in range(self.n_layers):
+            self._update_sample(b, s, thread, timed)
+
+    cdef void _update_sample(self, Batch *b, Py_ssize_t s, int thread, bint timed) noexcept nogil:
+        cdef Py_ssize_t i
+        cdef Costs *cost
+        cdef double started
+        for i in range(self.n_layers):
+            if not timed:
                 (<LayerKernel> self.kernels[i]).update_sample(b, s, thread)
+                continue
+            started = omp_get_wtime()
+            (<LayerKernel> self.kernels[i]).update_sample(b, s, thread)
+            cost = (<LayerKernel> self.kernels[i]).cost(thread)
+            cost.step += omp_get_wtime() - started
+            cost.stepped += 1
 
     cdef bint _train_batch(self, Batch *b) noexcept nogil:
         """One batch. False, and in batch mode nothing changed, if the loss or a gradient is not
         finite or so large that a step could overflow."""
         cdef Py_ssize_t k, i, n_blocks = (b.n + BLOCK - 1) // BLOCK
-        cdef double started = omp_get_wtime(), bound = 0
+        cdef double started = omp_get_wtime(), bound = 0, now
         for i in range(self.n_layers):
             (<LayerKernel> self.kernels[i]).optimizer.tick(<double> (b.step - b.first_step))
             (<LayerKernel> self.kernels[i]).begin(b)
@@ -238,7 +258,10 @@ cdef class Network:
             started = omp_get_wtime()
             for i in range(self.n_layers):
                 (<LayerKernel> self.kernels[i]).update(b)
-            self.seconds_update += omp_get_wtime() - started
+                now = omp_get_wtime()
+                self.updates[i] += now - started
+                self.seconds_update += now - started
+                started = now
         for i in range(self.n_layers):
             (<LayerKernel> self.kernels[i]).finish(b)
         return True
@@ -267,7 +290,7 @@ cdef class Network:
             raise ValueError("a row is out of range")
         b.seed, b.hogwild, b.n_threads = seed, hogwild, self.n_threads
         b.first_step, b.staleness = first_step, staleness
-        before = self.multiplications()
+        before, clocks = self.multiplications(), self._clocks()
         for layer in self.layers:
             layer.count_debt()
         with nogil:
@@ -283,7 +306,73 @@ cdef class Network:
                     computed += self.output.computed(s)
                 done += 1
                 position[0] += 1
+        self.seconds = self._clocks() - clocks
+        self.recent = [self._recent(i, min(n, self.batch_size)) for i in range(self.n_layers)]
         return done, loss, computed, self.multiplications() - before
+
+    def _clocks(self):
+        """By layer: its `seconds`, those of updates of whole batches, of rebuilds, of all."""
+        cdef Py_ssize_t i
+        clocks = []
+        for i in range(self.n_layers):
+            active = self.retrieving(i)
+            clocks.append([*self.layers[i].seconds(), self.updates[i],
+                           0.0 if active is None else active.seconds,
+                           self.seconds_forward + self.seconds_update])
+        return np.array(clocks)
+
+    def retrieving(self, Py_ssize_t layer):
+        """The `ActiveSet` of a layer with tables, or None."""
+        kernel = self.layers[layer]
+        active = None
+        if isinstance(kernel, SampledDense):
+            active = (<SampledDense> kernel).active_set
+        elif isinstance(kernel, SparseDense):
+            active = getattr((<SparseDense> kernel).selector, "active", None)
+        return None if active is None or (<ActiveSet> active).retriever is None else active
+
+    def _recent(self, Py_ssize_t layer, Py_ssize_t n):
+        """Inputs (at most RECENT, ld_in) of a layer with tables in the last batches of a call of
+        `train`, of which the largest had n samples; None for other layers."""
+        if self.retrieving(layer) is None:
+            return None
+        return self._inputs(layer, 0, min(n, <Py_ssize_t> RECENT))
+
+    def _inputs(self, Py_ssize_t layer, Py_ssize_t first, Py_ssize_t last):
+        """A layer's inputs in its buffers, as dense rows."""
+        cdef LayerKernel kernel = self.layers[layer]
+        cdef Py_ssize_t s, j, at
+        x = np.zeros((last - first, kernel.ld_in), np.float32)
+        cdef float[:, ::1] out = x
+        for s in range(first, last):
+            if kernel.given.ids == NULL:
+                memcpy(&out[s - first, 0], kernel.x + s * kernel.ld_in,
+                       kernel.ld_in * sizeof(float))
+                continue
+            at = s * kernel.given.capacity
+            for j in range(at, at + kernel.given.count[s]):
+                out[s - first, kernel.given.ids[j]] = kernel.given.val[j]
+        return x
+
+    def inputs(self, Data data, uint64_t seed=0):
+        """By layer: inputs (data.n, ld_in) of those with tables as predictions compute them, else
+        None. Tables are as they are: nothing is looked after."""
+        cdef Batch b = data.batch
+        cdef Py_ssize_t at = 0, i
+        cdef int64_t[::1] rows = np.arange(data.n, dtype=np.int64)
+        if self.batch_size == 0 or self.training:
+            raise ValueError("not allocated for prediction")
+        parts = [[] for _ in range(self.n_layers)]
+        b.seed, b.n_threads = seed, self.n_threads
+        while at < data.n:
+            b.rows, b.n, b.step = &rows[at], min(self.batch_size, data.n - at), at
+            with nogil:
+                self._hidden(&b)
+            for i in range(self.n_layers):
+                if self.retrieving(i) is not None:
+                    parts[i].append(self._inputs(i, 0, b.n))
+            at += b.n
+        return [np.concatenate(part) if part else None for part in parts]
 
     def multiplications(self):
         """Of every layer: see `LayerKernel.multiplications`."""

@@ -7,11 +7,11 @@ from libc.string cimport memcpy, memset
 
 from slide._kernels.activations cimport RELU, activate, derivative, through
 from slide._kernels.losses cimport Loss
-from slide._kernels.openmp cimport omp_get_thread_num
+from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.optim cimport Optimizer, Parameters
 from slide._kernels.random cimport stream
 from slide._kernels.simd cimport simd
-from slide._kernels.types cimport BLOCK, Costs, padded
+from slide._kernels.types cimport BLOCK, Costs, is_timed, padded
 
 cdef enum:
     LEARNT = 16         # samples of a batch that a selector learns from
@@ -151,6 +151,7 @@ cdef class SparseDense(LayerKernel):
         cdef Py_ssize_t n = self.selector.candidates(
             &x, self.active.ids + s * self.active.capacity, self._stream(b, s), thread)
         self.active.count[s] = <int32_t> n
+        self.cost(thread).candidates += n
         return n
 
     cdef uint64_t _stream(self, Batch *b, Py_ssize_t s) noexcept nogil:
@@ -188,8 +189,10 @@ cdef class SparseDense(LayerKernel):
         cdef Py_ssize_t s, n
         cdef Costs *cost = self.cost(thread)
         cdef Given x
-        cost.samples += last - first
+        cdef double started = 0, found = 0
+        cdef bint timed
         if self.selector is None:
+            cost.samples += last - first
             for s in range(first, last):
                 cost.forward += self.n_out * (self._given(s).n - 1)
                 cost.selected += self.n_out
@@ -197,14 +200,24 @@ cdef class SparseDense(LayerKernel):
             return
         for s in range(first, last):
             x = self._given(s)
+            timed = is_timed(cost, b.step)
+            cost.samples += 1
+            if timed:
+                started = found = omp_get_wtime()
             if self.selector.ranks_all:
                 n = self.n_out
                 self._dots(&x, NULL, n, self.sums + s * self.ld_out)
             else:
                 n = self._candidates(b, s, thread)
+                if timed:
+                    found = omp_get_wtime()
                 self._dots(&x, self.active.ids + s * self.active.capacity, n,
                            self.active.val + s * self.active.capacity)
             cost.forward += n * (x.n - 1)
+            if timed:
+                cost.query += found - started
+                cost.dot += omp_get_wtime() - found
+                cost.timed += 1
             self._activate(b, s, n, thread)
 
     cdef void predict(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
@@ -228,12 +241,14 @@ cdef class SparseDense(LayerKernel):
 
     cdef void forward_batch(self, Batch *b) noexcept nogil:
         cdef Py_ssize_t k, s, n_blocks = (b.n + BLOCK - 1) // BLOCK
+        cdef double started, found
         if self.given.ids != NULL:
             for s in prange(b.n, schedule="static", num_threads=b.n_threads):
                 self._cut(s)
         if self.selector is None:
             LayerKernel.forward_batch(self, b)
             return
+        started = found = omp_get_wtime()
         if self.selector.ranks_all:
             for k in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=b.n_threads):
                 self._all_sums(b, k * BLOCK, min(b.n, (k + 1) * BLOCK), omp_get_thread_num())
@@ -241,10 +256,14 @@ cdef class SparseDense(LayerKernel):
         else:
             for s in prange(b.n, schedule="dynamic", chunksize=4, num_threads=b.n_threads):
                 self._candidates(b, s, omp_get_thread_num())
+            found = omp_get_wtime()
             self._transpose(b, False)
             for k in prange(self.n_out, schedule="dynamic", chunksize=ROWS,
                             num_threads=b.n_threads):
                 self._dot_row(k, omp_get_thread_num())
+        self.cost(0).query += b.n_threads * (found - started)
+        self.cost(0).dot += b.n_threads * (omp_get_wtime() - found)
+        self.cost(0).timed += b.n
         for s in prange(b.n, schedule="dynamic", chunksize=4, num_threads=b.n_threads):
             self._activate(b, s, self.n_out if self.selector.ranks_all else self.active.count[s],
                            omp_get_thread_num())

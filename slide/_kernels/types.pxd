@@ -47,6 +47,20 @@ cdef struct Costs:
     int64_t forward, backward, update
     int64_t selected                # neurons in active sets
     int64_t samples
+    int64_t candidates              # neurons that were retrieved, or filled in for want of them
+    # Seconds of a sampled layer: to find neurons and to compute them, of `timed` samples; those of
+    # its shared neurons, of all; with hogwild, to update any layer, after `stepped` samples.
+    double query, dot, shared, step
+    int64_t timed, stepped
+
+
+cdef enum:
+    TIMED_EVERY = 16    # a look at the clock costs 20 to 50 ns, a sample 10 us or more
+
+
+cdef inline bint is_timed(Costs *cost, uint64_t step) noexcept nogil:
+    """Whether the thread's next sample is one to be timed; with any size of batches, some are."""
+    return (<uint64_t> cost.samples + step) % TIMED_EVERY == TIMED_EVERY // 2
 
 
 cdef enum:
