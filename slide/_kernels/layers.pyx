@@ -340,6 +340,7 @@ cdef class SparseInputDense(LayerKernel):
             self.rows.scatter_block(k, b.n)
         for k in prange(self.rows.n_parts, schedule="dynamic", chunksize=1,
                         num_threads=b.n_threads):
+            self.rows.group_part(k, omp_get_thread_num())
             self.rows.step_part(self.params, k, self.grad, self.ld_out, b.lr, omp_get_thread_num())
         if self.use_bias:
             memset(g, 0, self.params.ld * sizeof(float))
@@ -567,6 +568,7 @@ cdef class SampledDense(LayerKernel):
                 self.rows.scatter_block(k - n_chunks, b.n)
         for k in prange(self.rows.n_parts, schedule="dynamic", chunksize=1,
                         num_threads=b.n_threads):
+            self.rows.group_part(k, omp_get_thread_num())
             self.rows.step_part(self.params, k, self.x, self.ld_in, b.lr, omp_get_thread_num())
 
     cdef void finish(self, Batch *b) noexcept nogil:

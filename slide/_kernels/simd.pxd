@@ -55,6 +55,7 @@ cdef extern from "simd.h" nogil:
                      AdamStep s) noexcept nogil
 
     void prefetch "slide_prefetch"(const float *p, ptrdiff_t n)
+    int lowest_bit "__builtin_ctzll"(uint64_t bits)
 
 # The functions of the instruction set chosen when the package was imported.
 cdef const SimdTable *simd
