@@ -467,6 +467,11 @@ cdef class RowUpdate:
                 row = rows[j + 2]
                 prefetch(p.w + row * p.ld, p.ld)
                 prefetch(p.s + row * p.n_slots * p.ld, p.n_slots * p.ld)
+                prefetch(p.r + row * p.n_state, p.n_state)
+                if p.dirty != NULL:
+                    prefetch(<float *> (p.dirty + row), 1)
+                if self.n_extra:
+                    prefetch(<float *> (self.extra_pos + row), 1)
             row = rows[j]
             k = self.extra_pos[row] if self.n_extra else -1
             if k >= 0:
