@@ -13,6 +13,7 @@ import numpy as np
 cdef enum:
     LOG_LINE = 4        # 16 floats in a cache line
     LOG_RUN = 6
+    AHEAD = 4           # rows that are fetched before their turn
     GAPS = 256          # gaps whose decays are kept in tables
 
 
@@ -463,8 +464,8 @@ cdef class RowUpdate:
                 self.optimizer.step(p, self.extra_ids[k], self.extra + k * p.ld, lr)
             k = self.chain_next[k]
         for j in range(n_rows):
-            if j + 2 < n_rows:
-                row = rows[j + 2]
+            if j + AHEAD < n_rows:
+                row = rows[j + AHEAD]
                 prefetch(p.w + row * p.ld, p.ld)
                 prefetch(p.s + row * p.n_slots * p.ld, p.n_slots * p.ld)
                 prefetch(p.r + row * p.n_state, p.n_state)

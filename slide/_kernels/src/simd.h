@@ -85,9 +85,11 @@ typedef struct {
     void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n, slide_adam_step s);
 } slide_simd_table;
 
+/* Into the second-level cache (locality 2): it has more misses under way than the first, which many
+   lines at a time would stop. */
 static inline void slide_prefetch(const float *p, ptrdiff_t n)
 {
-    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(p + k, 1, 3);
+    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(p + k, 1, 2);
 }
 
 #endif

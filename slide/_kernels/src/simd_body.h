@@ -42,7 +42,7 @@ static inline void FN(hsum4)(float *out, vf a0, vf a1, vf a2, vf a3)
 
 static inline void FN(prefetch_row)(const float *row, ptrdiff_t n)
 {
-    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(row + k, 0, 3);
+    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(row + k, 0, 2);
 }
 
 static void FN(rows_dot)(float *restrict out, const float *restrict W, ptrdiff_t ld,
@@ -107,7 +107,7 @@ static void FN(each_dot)(float *restrict out, ptrdiff_t ldo, const float *restri
                          ptrdiff_t n_rows, const float *restrict X, const int32_t *restrict s,
                          const int32_t *restrict p)
 {
-    enum { AHEAD = 4 };
+    enum { AHEAD = 8 };
     ptrdiff_t i = 0;
 #define OUT(i) out[s[i] * ldo + p[i]]
     for (ptrdiff_t r = 0; r < n_rows; r++) {
@@ -145,7 +145,7 @@ static void FN(each_axpy)(float *restrict Y, const float *restrict W, ptrdiff_t 
                           const int32_t *restrict rows, const int32_t *restrict ends,
                           ptrdiff_t n_rows, const int32_t *restrict s, const float *restrict c)
 {
-    enum { AHEAD = 4 };
+    enum { AHEAD = 8 };
     ptrdiff_t i = 0;
     for (ptrdiff_t r = 0; r < n_rows; r++) {
         const float *w = W + rows[r] * ld;
