@@ -15,6 +15,7 @@ from strategies import csr_matrices, label_matrices, layer_widths
 
 import slide
 from slide import hashing, sampling
+from slide._kernels import layers as _layers
 from slide.losses import BinaryCrossentropy
 
 HIDDEN = ("linear", "relu", "sigmoid", "tanh")
@@ -504,6 +505,54 @@ def test_batch_mode_is_the_same_with_any_number_of_threads(name):
         # Python adds up the losses of executions, whose lengths depend on the clock.
         assert again.history["loss"] == pytest.approx(history.history["loss"], rel=1e-12)
         assert again.history["active_fraction"] == history.history["active_fraction"]
+
+
+@pytest.fixture
+def row_by_row():
+    """Layers of any size compute the batch's own neurons row by row, where samples share many."""
+    before = _layers.large_from(0)
+    yield
+    _layers.large_from(before)
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n != "none"])
+def test_row_by_row_is_sample_by_sample(name, row_by_row):
+    _layers.large_from(1 << 40)
+    expected, history = trained(name, optimizer="sgd")
+    _layers.large_from(0)
+    model, again = trained(name, optimizer="sgd")
+    # The same logits; input gradients are added up in another order.
+    assert again.history["loss"] == pytest.approx(history.history["loss"], rel=1e-5)
+    assert again.history["active_fraction"] == history.history["active_fraction"]
+    for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    for n_jobs in (2, 3):
+        assert_identical(trained(name, optimizer="sgd", n_jobs=n_jobs)[0], model)
+
+
+@pytest.mark.parametrize("n", [1, 40])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("activation", "loss"), SAMPLED)
+def test_row_by_row_gradients(activation, loss, sparse, n, row_by_row):
+    """All neurons, each sample's own: one row has many entries, and no sample the same order."""
+    rng = np.random.default_rng(30)
+    sampler = sampling.Uniform(1.0, shared=False)
+    model = make_model([9, 16, 90], ["tanh", activation], sparse=sparse, sampler=sampler)
+    x, y = some_rows(rng, n, 9, sparse), some_targets(rng, n, 90, loss)
+    weight = rng.uniform(0, 2, n)
+    for n_jobs in (1, 2):
+        found = gradients_of_one_step(model, x, y, loss, weight, n_jobs=n_jobs)
+        assert_same(found, oracle(model, x, y, loss, weight))
+
+
+def test_row_by_row_without_a_layer_below(row_by_row):
+    rng = np.random.default_rng(31)
+    sampler = sampling.Mixture([sampling.Frequent(3), sampling.Uniform(17, shared=False)])
+    model = make_model([9, 20], ["softmax"], sparse=False, sampler=sampler)
+    x = some_rows(rng, 40, 9, False)
+    y = some_targets(rng, 40, 20, "categorical_crossentropy")
+    found = gradients_of_one_step(model, x, y, "categorical_crossentropy")
+    assert_same(found, oracle(model, x, y, "categorical_crossentropy"))
 
 
 @pytest.mark.parametrize("name", ["none", "clusters", "mixture"])

@@ -71,6 +71,13 @@ cdef class SampledDense(LayerKernel):
     cdef PerThread scratch
     cdef Buffer dense_buffer        # a sparse input and its gradient as (batch, ld_in) arrays
     cdef Py_ssize_t batch_size
+    cdef readonly bint by_row       # own neurons are computed row by row for the whole batch
+    cdef Buffer shares_buffer
+    cdef float *shares              # (n_shares, batch, ld): of parts of the rows in dx
+    cdef Py_ssize_t n_shares
+    cdef void _dot_part(self, Py_ssize_t part, int thread) noexcept nogil
+    cdef void _spread(self, Batch *b, Py_ssize_t share) noexcept nogil
+    cdef void _collect(self, Batch *b, Py_ssize_t s) noexcept nogil
     cdef void _unfold(self, Py_ssize_t first, Py_ssize_t last) noexcept nogil
     cdef Vec own(self, Py_ssize_t s) noexcept nogil
     cdef Py_ssize_t _weigh(self, Py_ssize_t s, const float *x, Py_ssize_t n_labels,

@@ -11,12 +11,23 @@ from slide._kernels.losses cimport Weights
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.random cimport stream
 from slide._kernels.simd cimport MASKED, simd
-from slide._kernels.types cimport BLOCK, Costs, is_timed, padded
+from slide._kernels.types cimport BLOCK, TIMED_EVERY, Costs, is_timed, padded
 
 import numpy as np
 
 cdef enum:
     CHUNK = 64          # rows whose gradient one task sums
+    SHARES = 1 << 24    # bytes for partial input gradients
+
+
+cdef Py_ssize_t large = 1 << 23     # bytes of weights that no cache is expected to hold
+
+
+def large_from(Py_ssize_t n_bytes):
+    """Sets the size from which layers may go row by row, for tests; returns the one before."""
+    global large
+    before, large = large, n_bytes
+    return before
 
 
 cdef inline bint tame(const float *z, Py_ssize_t n) noexcept nogil:
@@ -362,6 +373,7 @@ cdef class SparseInputDense(LayerKernel):
             self.rows.scatter_block(k, b.n)
         for k in prange(self.rows.n_parts, schedule="dynamic", chunksize=1,
                         num_threads=b.n_threads):
+            self.rows.group_part(k, omp_get_thread_num())
             self.rows.step_part(self.params, k, self.grad, self.ld_out, b.lr, omp_get_thread_num())
         if self.use_bias:
             memset(g, 0, self.params.ld * sizeof(float))
@@ -411,6 +423,7 @@ cdef class SampledDense(LayerKernel):
         self.ids_buffer = Buffer(batch_size * self.capacity * sizeof(int32_t))
         self.ids = <int32_t *> self.ids_buffer.p
         self.scratch = PerThread(n_threads, max(ld, self.capacity) * sizeof(float))
+        self.by_row = False
         if not training:
             return
         self.out_buffer = Buffer(batch_size * self.ldz * sizeof(float))
@@ -427,8 +440,18 @@ cdef class SampledDense(LayerKernel):
             self.pi = <float *> self.pi_buffer.p
         self.shared_w_buffer = Buffer(n_shared * ld * sizeof(float))
         self.shared_w = <float *> self.shared_w_buffer.p
+        # Where samples have many neurons in common, a row moves through memory once for all of
+        # them, and rows in ascending order come fastest. Inclusion probabilities need the logits
+        # of a sample at once.
+        self.by_row = (batch_size * self.capacity >= self.n_out and self.n_out * ld * 4 >= large
+                       and self.active_set.inclusion is None)
         self.rows = RowUpdate(self.params, self.optimizer, batch_size,
-                              batch_size * self.capacity, n_shared, n_threads)
+                              batch_size * self.capacity, n_shared, n_threads, self.by_row)
+        # A number that fixes the order of sums, hence not that of the threads.
+        self.n_shares = min(32, max(8, SHARES // (batch_size * ld * 4)), self.rows.n_parts)
+        self.shares_buffer = Buffer(
+            self.n_shares * batch_size * ld * sizeof(float) if self.by_row else 0)
+        self.shares = <float *> self.shares_buffer.p
         self.rows.extra_pos, self.rows.extra_ids = self.active_set.place, self.active_set.shared
 
     def link(self, LayerKernel below):
@@ -455,7 +478,7 @@ cdef class SampledDense(LayerKernel):
         LayerKernel.release(self)
         self.rows = None
         self.ids_buffer = self.count_buffer = self.twice_buffer = self.drawn_buffer = None
-        self.shared_w_buffer = self.dense_buffer = self.pi_buffer = None
+        self.shared_w_buffer = self.dense_buffer = self.pi_buffer = self.shares_buffer = None
 
     cdef int64_t hashed(self):
         return self.active_set.hashed()
@@ -527,7 +550,11 @@ cdef class SampledDense(LayerKernel):
                 found = omp_get_wtime()
             cost.samples += 1
             cost.forward += (n_shared + self.count[s]) * self.n_in
-            simd.rows_dot(self.own(s).val, self.params.w, ld, self.own(s).idx, self.count[s], x)
+            if self.by_row and not b.hogwild:
+                self.rows.add(s, self.own(s).idx, self.own(s).grad, self.count[s])
+            else:
+                simd.rows_dot(self.own(s).val, self.params.w, ld, self.own(s).idx, self.count[s],
+                              x)
             if self.active_set.inclusion is not None:
                 cost.forward += self._weigh(s, x, b.y_indptr[row + 1] - at, pi)
             if n_shared and b.hogwild:
@@ -537,6 +564,8 @@ cdef class SampledDense(LayerKernel):
                 cost.query += found - started
                 cost.dot += omp_get_wtime() - found
                 cost.timed += 1
+        if self.by_row and not b.hogwild:
+            self.rows.count_block(first // BLOCK, b.n)
 
     cdef Py_ssize_t _weigh(self, Py_ssize_t s, const float *x, Py_ssize_t n_labels,
                            float *pi) noexcept nogil:
@@ -547,6 +576,30 @@ cdef class SampledDense(LayerKernel):
         self.active_set.inclusion.weigh(self.params, x, self.own(s).idx + n_labels,
                                         self.own(s).val + n_labels, pi + n_labels, n)
         return n * self.n_in
+
+    cdef void forward_batch(self, Batch *b) noexcept nogil:
+        cdef double started
+        cdef Py_ssize_t k
+        LayerKernel.forward_batch(self, b)
+        if self.by_row:
+            started = omp_get_wtime()
+            self.rows.begin(b.n)
+            for k in prange((b.n + BLOCK - 1) // BLOCK, schedule="dynamic", chunksize=1,
+                            num_threads=b.n_threads):
+                self.rows.scatter_block(k, b.n)
+            for k in prange(self.rows.n_parts, schedule="dynamic", chunksize=1,
+                            num_threads=b.n_threads):
+                self._dot_part(k, omp_get_thread_num())
+            # As if it were the time of those samples that are timed.
+            self.cost(0).dot += (omp_get_wtime() - started) * b.n_threads / TIMED_EVERY
+
+    cdef void _dot_part(self, Py_ssize_t part, int thread) noexcept nogil:
+        """The logits of the samples' own neurons among a part of the rows."""
+        cdef Py_ssize_t at = self.rows.start[part]
+        self.rows.group_part(part, thread)
+        simd.each_dot(self.out + self.active_set.n_shared, self.ldz, self.params.w, self.params.ld,
+                      self.rows.rows + at, self.rows.ends + at, self.rows.n_rows[part], self.x,
+                      self.rows.samples + at, <int32_t *> (self.rows.factors + at))
 
     cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil:
         cdef int64_t row = b.rows[s], at = b.y_indptr[row]
@@ -583,6 +636,7 @@ cdef class SampledDense(LayerKernel):
     cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                          int thread) noexcept nogil:
         cdef Py_ssize_t s, j, at, ld = self.params.ld, n_shared = self.active_set.n_shared
+        cdef bint by_row = self.by_row and not b.hogwild    # the rest is up to backward_batch
         cdef float *dx
         cdef double bound = 0, started
         cdef Vec own
@@ -602,6 +656,8 @@ cdef class SampledDense(LayerKernel):
             if self.dx != NULL:
                 self.cost(thread).backward += (n_shared + own.n) * self.n_in
             bound += self._magnitude(b, s, self.out + s * self.ldz, n_shared + own.n)
+            if by_row:
+                continue
             if self.dx != NULL:
                 dx = self.dx + s * self.ld_in
                 simd.rows_axpy(dx, ld, self.params.w, ld, own.idx, own.grad, own.n)
@@ -614,14 +670,50 @@ cdef class SampledDense(LayerKernel):
                     self.given.grad[at] = self.dx[s * self.ld_in + self.given.ids[at]]
             if not b.hogwild:
                 self.rows.add(s, own.idx, own.grad, <int32_t> own.n)
-        if not b.hogwild:
+        if not b.hogwild and not by_row:
             self.rows.count_block(first // BLOCK, b.n)
         return bound
 
+    cdef double backward_batch(self, Batch *b) noexcept nogil:
+        cdef Py_ssize_t k, s
+        cdef double bound = LayerKernel.backward_batch(self, b)
+        if self.by_row:
+            for k in prange(self.n_shares, schedule="dynamic", chunksize=1,
+                            num_threads=b.n_threads):
+                self._spread(b, k)
+            if self.dx != NULL:
+                for s in prange(b.n, schedule="static", num_threads=b.n_threads):
+                    self._collect(b, s)
+        return bound
+
+    cdef void _spread(self, Batch *b, Py_ssize_t share) noexcept nogil:
+        """What some parts of the rows add to all samples' input gradients."""
+        cdef Py_ssize_t n_parts = self.rows.n_parts, ld = self.params.ld, part, at
+        cdef float *dx = self.shares + share * self.batch_size * ld
+        memset(dx, 0, b.n * ld * sizeof(float))
+        for part in range(n_parts * share // self.n_shares, n_parts * (share + 1) // self.n_shares):
+            at = self.rows.start[part]
+            self.rows.read_part(part)
+            if self.dx != NULL:
+                simd.each_axpy(dx, self.params.w, ld, self.rows.rows + at, self.rows.ends + at,
+                               self.rows.n_rows[part], self.rows.samples + at,
+                               <float *> (self.rows.factors + at))
+
+    cdef void _collect(self, Batch *b, Py_ssize_t s) noexcept nogil:
+        cdef float *dx = self.dx + s * self.ld_in
+        cdef Py_ssize_t k, j, at
+        for k in range(self.n_shares):
+            simd.axpy(dx, self.shares + (k * self.batch_size + s) * self.ld_in, self.ld_in, 1)
+        if self.given.ids != NULL:
+            for j in range(self.given.count[s] - 1):
+                at = s * self.given.capacity + j
+                self.given.grad[at] = dx[self.given.ids[at]]
+
     cdef void update(self, Batch *b) noexcept nogil:
-        cdef Py_ssize_t k, n_blocks = (b.n + BLOCK - 1) // BLOCK
+        cdef Py_ssize_t k, n_blocks = 0 if self.by_row else (b.n + BLOCK - 1) // BLOCK
         cdef Py_ssize_t n_chunks = (self.active_set.n_shared + CHUNK - 1) // CHUNK
-        self.rows.begin(b.n)
+        if not self.by_row:
+            self.rows.begin(b.n)
         for k in prange(n_blocks + n_chunks, schedule="dynamic", chunksize=1,
                         num_threads=b.n_threads):
             if k < n_chunks:
@@ -630,6 +722,8 @@ cdef class SampledDense(LayerKernel):
                 self.rows.scatter_block(k - n_chunks, b.n)
         for k in prange(self.rows.n_parts, schedule="dynamic", chunksize=1,
                         num_threads=b.n_threads):
+            if not self.by_row:
+                self.rows.group_part(k, omp_get_thread_num())
             self.rows.step_part(self.params, k, self.x, self.ld_in, b.lr, omp_get_thread_num())
 
     cdef void finish(self, Batch *b) noexcept nogil:

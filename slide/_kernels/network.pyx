@@ -111,7 +111,6 @@ cdef class Network:
             self.kernels[i] = <PyObject *> (<LayerKernel?> layer)
         self.output = self.layers[self.n_layers - 1]
         self.sampled = self.output if isinstance(self.output, SampledDense) else None
-        self.by_layer = any([isinstance(layer, SparseDense) for layer in self.layers])
         self.batch_size = 0
         self.update_buffer = Buffer(self.n_layers * sizeof(double))
         self.updates = <double *> self.update_buffer.p
@@ -135,6 +134,8 @@ cdef class Network:
             elif not self.sparse:
                 layer.read(self.input_buffer)
             below = layer
+        self.by_layer = (self.sampled is not None and self.sampled.by_row) or any(
+            [isinstance(layer, SparseDense) for layer in self.layers])
         self.loss_buffer = Buffer(2 * batch_size * sizeof(double))
         self.losses = <double *> self.loss_buffer.p
         self.bounds = self.losses + batch_size

@@ -1,5 +1,5 @@
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 from slide._kernels.types cimport Buffer, PerThread
 
@@ -42,21 +42,34 @@ cdef class ColumnStep:
                    float *g, float lr, int thread) noexcept nogil
 
 
+cdef union Factor:
+    float coef
+    int32_t place                   # of the coefficient in its sample's list
+
+
 cdef struct Entry:
     int32_t row
     int32_t sample
-    float coef
+    Factor factor
 
 
 cdef class RowUpdate:
     """Sums a batch's sparse gradients by row and makes one optimizer step a row."""
     cdef Parameters params
     cdef Optimizer optimizer
-    cdef int log_parts
+    cdef readonly bint by_place
+    cdef int log_run, log_parts
     cdef Py_ssize_t n_parts, n_blocks, capacity, max_rows
     cdef Buffer entries_buffer, hist_buffer, start_buffer, ids_buffer, coef_buffer, count_buffer
-    cdef Buffer samples_buffer, coefs_buffer
+    cdef Buffer samples_buffer, factors_buffer, rows_buffer, ends_buffer, n_rows_buffer
     cdef Entry *entries
+    # Of part k, from start[k] on: the entries' samples and factors by row; n_rows[k] rows, which
+    # ascend, and where the entries of each end.
+    cdef int32_t *samples
+    cdef Factor *factors
+    cdef int32_t *rows
+    cdef int32_t *ends
+    cdef int32_t *n_rows
     cdef Py_ssize_t *hist
     cdef Py_ssize_t *start
     # The caller sets, per sample, where its row ids and coefficients are and how many.
@@ -72,13 +85,15 @@ cdef class RowUpdate:
     cdef Buffer extra_buffer, chain_buffer
     cdef int32_t *chain_first
     cdef int32_t *chain_next
-    cdef PerThread counters, touched, grad
+    cdef PerThread counters, marks, grad
     cdef int32_t local(self, int32_t row) noexcept nogil
-    cdef Py_ssize_t row_of(self, Py_ssize_t local, Py_ssize_t part) noexcept nogil
+    cdef int32_t row_of(self, Py_ssize_t local, Py_ssize_t part) noexcept nogil
     cdef void add(self, Py_ssize_t s, const int32_t *ids, const float *coef,
                   int32_t count) noexcept nogil
     cdef void count_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil
     cdef void begin(self, Py_ssize_t n) noexcept nogil
     cdef void scatter_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil
+    cdef void group_part(self, Py_ssize_t part, int thread) noexcept nogil
+    cdef void read_part(self, Py_ssize_t part) noexcept nogil
     cdef void step_part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh,
                         float lr, int thread) noexcept nogil

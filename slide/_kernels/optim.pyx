@@ -5,14 +5,15 @@ from cython.parallel cimport prange
 from libc.math cimport pow, sqrt
 from libc.string cimport memcpy, memset
 
-from slide._kernels.simd cimport AdamStep, prefetch, simd
+from slide._kernels.simd cimport AdamStep, lowest_bit, prefetch, simd
 from slide._kernels.types cimport BLOCK, Buffer, PerThread, padded
 
 import numpy as np
 
 cdef enum:
     LOG_LINE = 4        # 16 floats in a cache line
-    LINE = 1 << 4
+    LOG_RUN = 6
+    AHEAD = 4           # rows that are fetched before their turn
     GAPS = 256          # gaps whose decays are kept in tables
 
 
@@ -281,8 +282,8 @@ cdef class RowUpdate:
     the sums do not depend on the number of threads.
 
     The caller adds every sample, counts every block of samples (both in its first phase), calls
-    begin, scatters all blocks and steps all parts; the blocks, and the parts, in any order and on
-    any threads.
+    begin, scatters all blocks and groups and steps all parts; the blocks, and the parts, in any
+    order and on any threads.
 
     Parameters
     ----------
@@ -290,17 +291,22 @@ cdef class RowUpdate:
         Most entries that a batch can have.
     n_extra : int
         Rows whose gradients the caller sums in part.
+    by_place : bool
+        Entries are grouped before their coefficients are known, which `read_part` then looks up.
     """
 
     def __cinit__(self, Parameters params, Optimizer optimizer, Py_ssize_t batch_size,
-                  Py_ssize_t capacity, Py_ssize_t n_extra, int n_threads):
+                  Py_ssize_t capacity, Py_ssize_t n_extra, int n_threads, bint by_place=False):
         self.params, self.optimizer, self.capacity = params, optimizer, capacity
+        self.by_place = by_place
         # Low bits, because popular ids are often neighbours, but not the lowest: LINE neighbours
-        # share a cache line of the optimizer's state, which two threads must not both write. Parts
+        # share a cache line of the optimizer's state, which two threads must not both write, and
+        # where most rows are touched, longer runs of them stream through memory. Parts
         # must be many enough to balance and few enough that their write heads stay in cache.
+        self.log_run = LOG_LINE if capacity < params.n_rows else LOG_RUN
         self.log_parts = 4 if params.n_rows < 4096 else 8
         self.n_parts = 1 << self.log_parts
-        self.max_rows = ((params.n_rows >> (LOG_LINE + self.log_parts)) + 1) << LOG_LINE
+        self.max_rows = ((params.n_rows >> (self.log_run + self.log_parts)) + 1) << self.log_run
         self.n_blocks = (batch_size + BLOCK - 1) // BLOCK
         self.entries_buffer = Buffer(capacity * sizeof(Entry))
         self.entries = <Entry *> self.entries_buffer.p
@@ -315,7 +321,15 @@ cdef class RowUpdate:
         self.count_buffer = Buffer(batch_size * sizeof(int32_t))
         self.count = <int32_t *> self.count_buffer.p
         self.samples_buffer = Buffer(capacity * sizeof(int32_t))
-        self.coefs_buffer = Buffer(capacity * sizeof(float))
+        self.samples = <int32_t *> self.samples_buffer.p
+        self.factors_buffer = Buffer(capacity * sizeof(Factor))
+        self.factors = <Factor *> self.factors_buffer.p
+        self.rows_buffer = Buffer(capacity * sizeof(int32_t))
+        self.rows = <int32_t *> self.rows_buffer.p
+        self.ends_buffer = Buffer(capacity * sizeof(int32_t))
+        self.ends = <int32_t *> self.ends_buffer.p
+        self.n_rows_buffer = Buffer(self.n_parts * sizeof(int32_t))
+        self.n_rows = <int32_t *> self.n_rows_buffer.p
         self.n_extra = n_extra
         self.extra_buffer = Buffer(n_extra * params.ld * sizeof(float))
         self.extra = <float *> self.extra_buffer.p
@@ -323,15 +337,17 @@ cdef class RowUpdate:
         self.chain_first = <int32_t *> self.chain_buffer.p
         self.chain_next = self.chain_first + self.n_parts
         self.counters = PerThread(n_threads, self.max_rows * sizeof(int32_t))
-        self.touched = PerThread(n_threads, self.max_rows * sizeof(int32_t))
+        self.marks = PerThread(n_threads, (self.max_rows + 63) // 64 * sizeof(uint64_t))
         self.grad = PerThread(n_threads, params.ld * sizeof(float))
 
     cdef int32_t local(self, int32_t row) noexcept nogil:
-        """A row's number within its part."""
-        return (row >> (LOG_LINE + self.log_parts) << LOG_LINE) | (row & (LINE - 1))
+        """A row's number within its part; rows of a part ascend with it."""
+        return (row >> (self.log_run + self.log_parts) << self.log_run) | (
+            row & ((1 << self.log_run) - 1))
 
-    cdef Py_ssize_t row_of(self, Py_ssize_t local, Py_ssize_t part) noexcept nogil:
-        return (((local >> LOG_LINE << self.log_parts) | part) << LOG_LINE) | (local & (LINE - 1))
+    cdef int32_t row_of(self, Py_ssize_t local, Py_ssize_t part) noexcept nogil:
+        return <int32_t> ((((local >> self.log_run << self.log_parts) | part) << self.log_run) | (
+            local & ((1 << self.log_run) - 1)))
 
     cdef void add(self, Py_ssize_t s, const int32_t *ids, const float *coef,
                   int32_t count) noexcept nogil:
@@ -348,7 +364,7 @@ cdef class RowUpdate:
         for s in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
             ids = self.ids[s]
             for i in range(self.count[s]):
-                hist[(ids[i] >> LOG_LINE) & mask] += 1
+                hist[(ids[i] >> self.log_run) & mask] += 1
 
     cdef void begin(self, Py_ssize_t n) noexcept nogil:
         """Places of all parts' entries; every block is counted."""
@@ -363,13 +379,14 @@ cdef class RowUpdate:
             self.chain_first[k] = -1
         self.start[self.n_parts] = total
         for k in range(self.n_extra):
-            part = (self.extra_ids[k] >> LOG_LINE) & (<int32_t> self.n_parts - 1)
+            part = (self.extra_ids[k] >> self.log_run) & (<int32_t> self.n_parts - 1)
             self.chain_next[k] = self.chain_first[part]
             self.chain_first[part] = <int32_t> k
 
     cdef void scatter_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil:
         cdef Py_ssize_t *at = self.hist + block * self.n_parts
         cdef int32_t mask = <int32_t> self.n_parts - 1
+        cdef int log_run = self.log_run
         cdef const int32_t *ids
         cdef const float *coef
         cdef Entry *e
@@ -378,59 +395,103 @@ cdef class RowUpdate:
         for s in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
             ids, coef = self.ids[s], self.coef[s]
             for i in range(self.count[s]):
-                part = (ids[i] >> LOG_LINE) & mask
+                part = (ids[i] >> log_run) & mask
                 e = self.entries + at[part]
                 at[part] += 1
-                e.row, e.sample, e.coef = ids[i], <int32_t> s, coef[i]
+                e.row, e.sample = ids[i], <int32_t> s
+                if self.by_place:
+                    e.factor.place = <int32_t> i
+                else:
+                    e.factor.coef = coef[i]
 
-    cdef void step_part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh,
-                        float lr, int thread) noexcept nogil:
-        """Row r of the part steps along sum_s coef[s, r] * h[s] and its extra gradient."""
-        cdef int32_t *counter = <int32_t *> self.counters.p[thread]   # zero between calls
-        cdef int32_t *touched = <int32_t *> self.touched.p[thread]
-        cdef int32_t *samples = <int32_t *> self.samples_buffer.p + self.start[part]
-        cdef float *coefs = <float *> self.coefs_buffer.p + self.start[part]
-        cdef float *g = <float *> self.grad.p[thread]
+    cdef void group_part(self, Py_ssize_t part, int thread) noexcept nogil:
+        """Puts the part's entries in the order of their rows; all blocks are scattered."""
+        cdef int32_t *counter = <int32_t *> self.counters.p[thread]     # zero between calls
+        cdef uint64_t *marks = <uint64_t *> self.marks.p[thread]        # as well
+        cdef int32_t *samples = self.samples + self.start[part]
+        cdef Factor *factors = self.factors + self.start[part]
+        cdef int32_t *rows = self.rows + self.start[part]
+        cdef int32_t *ends = self.ends + self.start[part]
         cdef Entry *e = self.entries + self.start[part]
         cdef Py_ssize_t n = self.start[part + 1] - self.start[part]
-        cdef Py_ssize_t i, j, n_touched = 0, first = 0, last, row, k
-        cdef int32_t local, at = 0, c
+        cdef Py_ssize_t i, w
+        cdef int32_t local, c, at = 0, n_rows = 0
+        cdef uint64_t word
         for i in range(n):
             local = self.local(e[i].row)
-            if counter[local] == 0:
-                touched[n_touched] = local
-                n_touched += 1
+            marks[local >> 6] |= <uint64_t> 1 << (local & 63)
             counter[local] += 1
-        for j in range(n_touched):
-            c = counter[touched[j]]
-            counter[touched[j]] = at
-            at += c
+        for w in range((self.max_rows + 63) >> 6):
+            word = marks[w]
+            marks[w] = 0
+            while word:
+                local = <int32_t> (64 * w + lowest_bit(word))
+                word &= word - 1
+                c = counter[local]
+                counter[local] = at
+                at += c
+                rows[n_rows], ends[n_rows] = self.row_of(local, part), at
+                n_rows += 1
+        self.n_rows[part] = n_rows
         for i in range(n):
             local = self.local(e[i].row)
             at = counter[local]
             counter[local] = at + 1
             samples[at] = e[i].sample
-            coefs[at] = e[i].coef
+            factors[at] = e[i].factor
+        for i in range(n_rows):
+            counter[self.local(rows[i])] = 0
+
+    cdef void read_part(self, Py_ssize_t part) noexcept nogil:
+        """Replaces the places by the coefficients, which are known now."""
+        cdef Py_ssize_t i
+        for i in range(self.start[part], self.start[part + 1]):
+            self.factors[i].coef = self.coef[self.samples[i]][self.factors[i].place]
+
+    cdef void step_part(self, Parameters p, Py_ssize_t part, const float *h, Py_ssize_t ldh,
+                        float lr, int thread) noexcept nogil:
+        """Row r of the part steps along sum_s coef[s, r] * h[s] and its extra gradient."""
+        cdef const int32_t *samples = self.samples + self.start[part]
+        cdef const float *coefs = <float *> (self.factors + self.start[part])
+        cdef const int32_t *rows = self.rows + self.start[part]
+        cdef const int32_t *ends = self.ends + self.start[part]
+        cdef float *g = <float *> self.grad.p[thread]
+        cdef Py_ssize_t n_rows = self.n_rows[part]
+        cdef Py_ssize_t j, first = 0, row, k
         k = self.chain_first[part]
         while k >= 0:                       # rows that have an extra gradient only
-            local = self.local(self.extra_ids[k])
-            if counter[local] == 0:
+            if not contains(rows, n_rows, self.extra_ids[k]):
                 self.optimizer.step(p, self.extra_ids[k], self.extra + k * p.ld, lr)
             k = self.chain_next[k]
-        for j in range(n_touched):
-            if j + 2 < n_touched:
-                row = self.row_of(touched[j + 2], part)
+        for j in range(n_rows):
+            if j + AHEAD < n_rows:
+                row = rows[j + AHEAD]
                 prefetch(p.w + row * p.ld, p.ld)
                 prefetch(p.s + row * p.n_slots * p.ld, p.n_slots * p.ld)
-            local = touched[j]
-            row = self.row_of(local, part)
-            last = counter[local]
-            counter[local] = 0
+                prefetch(p.r + row * p.n_state, p.n_state)
+                if p.dirty != NULL:
+                    prefetch(<float *> (p.dirty + row), 1)
+                if self.n_extra:
+                    prefetch(<float *> (self.extra_pos + row), 1)
+            row = rows[j]
             k = self.extra_pos[row] if self.n_extra else -1
             if k >= 0:
                 memcpy(g, self.extra + k * p.ld, p.ld * sizeof(float))
             else:
                 memset(g, 0, p.ld * sizeof(float))
-            simd.rows_axpy(g, p.ld, h, ldh, samples + first, coefs + first, last - first)
+            simd.rows_axpy(g, p.ld, h, ldh, samples + first, coefs + first, ends[j] - first)
             self.optimizer.step(p, row, g, lr)
-            first = last
+            first = ends[j]
+
+
+cdef bint contains(const int32_t *ascending, Py_ssize_t n, int32_t value) noexcept nogil:
+    cdef Py_ssize_t low = 0, mid
+    while low < n:
+        mid = (low + n) // 2
+        if ascending[mid] < value:
+            low = mid + 1
+        elif ascending[mid] > value:
+            n = mid
+        else:
+            return True
+    return False

@@ -16,6 +16,12 @@ cdef extern from "simd.h" nogil:
                          ptrdiff_t n, const float *x) noexcept nogil
         void (*rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld,
                           const int32_t *ids, const float *c, ptrdiff_t n) noexcept nogil
+        void (*each_dot)(float *out, ptrdiff_t ldo, const float *W, ptrdiff_t ld,
+                         const int32_t *rows, const int32_t *ends, ptrdiff_t n_rows,
+                         const float *X, const int32_t *s, const int32_t *p) noexcept nogil
+        void (*each_axpy)(float *Y, const float *W, ptrdiff_t ld, const int32_t *rows,
+                          const int32_t *ends, ptrdiff_t n_rows, const int32_t *s,
+                          const float *c) noexcept nogil
         float (*columns_dot)(const float *row, const int32_t *idx, const float *x,
                              ptrdiff_t n) noexcept nogil
         void (*columns_axpy)(float *y, const float *row, const int32_t *idx, ptrdiff_t n,
@@ -56,6 +62,7 @@ cdef extern from "simd.h" nogil:
                      AdamStep s) noexcept nogil
 
     void prefetch "slide_prefetch"(const float *p, ptrdiff_t n)
+    int lowest_bit "__builtin_ctzll"(uint64_t bits)
 
 # The functions of the instruction set chosen when the package was imported.
 cdef const SimdTable *simd

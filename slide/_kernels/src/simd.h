@@ -31,6 +31,14 @@ typedef struct {
     /* y += sum_i c[i] * W[ids[i]][:m]. m padded. */
     void (*rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld, const int32_t *ids,
                       const float *c, ptrdiff_t n);
+    /* Row by row, as lists of n_rows ascending rows of W and of where the entries of each end in
+       s and p or c: out[s[i] * ldo + p[i]] = <W[row], X[s[i]]>, and Y[s[i]] += c[i] * W[row].
+       ld, that of all three, padded. */
+    void (*each_dot)(float *out, ptrdiff_t ldo, const float *W, ptrdiff_t ld, const int32_t *rows,
+                     const int32_t *ends, ptrdiff_t n_rows, const float *X, const int32_t *s,
+                     const int32_t *p);
+    void (*each_axpy)(float *Y, const float *W, ptrdiff_t ld, const int32_t *rows,
+                      const int32_t *ends, ptrdiff_t n_rows, const int32_t *s, const float *c);
     /* Of a row, the n columns idx: <row[idx], x>; y += a * row[idx]; row[idx] += a * x. */
     float (*columns_dot)(const float *row, const int32_t *idx, const float *x, ptrdiff_t n);
     void (*columns_axpy)(float *y, const float *row, const int32_t *idx, ptrdiff_t n, float a);
@@ -77,9 +85,11 @@ typedef struct {
     void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n, slide_adam_step s);
 } slide_simd_table;
 
+/* Into the second-level cache (locality 2): it has more misses under way than the first, which many
+   lines at a time would stop. */
 static inline void slide_prefetch(const float *p, ptrdiff_t n)
 {
-    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(p + k, 1, 3);
+    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(p + k, 1, 2);
 }
 
 #endif

@@ -42,7 +42,7 @@ static inline void FN(hsum4)(float *out, vf a0, vf a1, vf a2, vf a3)
 
 static inline void FN(prefetch_row)(const float *row, ptrdiff_t n)
 {
-    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(row + k, 0, 3);
+    for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(row + k, 0, 2);
 }
 
 static void FN(rows_dot)(float *restrict out, const float *restrict W, ptrdiff_t ld,
@@ -99,6 +99,62 @@ static void FN(rows_axpy)(float *restrict y, ptrdiff_t m, const float *restrict 
         const float *r0 = W + ids[i] * ld;
         float c0 = c[i];
         for (ptrdiff_t k = 0; k < m; k += LANES) STORE(y + k, LOAD(y + k) + c0 * LOAD(r0 + k));
+    }
+}
+
+static void FN(each_dot)(float *restrict out, ptrdiff_t ldo, const float *restrict W, ptrdiff_t ld,
+                         const int32_t *restrict rows, const int32_t *restrict ends,
+                         ptrdiff_t n_rows, const float *restrict X, const int32_t *restrict s,
+                         const int32_t *restrict p)
+{
+    enum { AHEAD = 8 };
+    ptrdiff_t i = 0;
+#define OUT(i) out[s[i] * ldo + p[i]]
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        const float *w = W + rows[r] * ld;
+        if (r + AHEAD < n_rows) FN(prefetch_row)(W + rows[r + AHEAD] * ld, ld);
+        for (; i + 4 <= ends[r]; i += 4) {
+            const float *x0 = X + s[i] * ld, *x1 = X + s[i + 1] * ld, *x2 = X + s[i + 2] * ld,
+                        *x3 = X + s[i + 3] * ld;
+            vf a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0};
+            for (ptrdiff_t k = 0; k < ld; k += LANES) {
+                vf wv = LOAD(w + k);
+                a0 += wv * LOAD(x0 + k);
+                a1 += wv * LOAD(x1 + k);
+                a2 += wv * LOAD(x2 + k);
+                a3 += wv * LOAD(x3 + k);
+            }
+            float z[4];
+            FN(hsum4)(z, a0, a1, a2, a3);
+            OUT(i) = z[0];
+            OUT(i + 1) = z[1];
+            OUT(i + 2) = z[2];
+            OUT(i + 3) = z[3];
+        }
+        for (; i < ends[r]; i++) {
+            const float *x = X + s[i] * ld;
+            vf a = {0};
+            for (ptrdiff_t k = 0; k < ld; k += LANES) a += LOAD(w + k) * LOAD(x + k);
+            OUT(i) = FN(hsum)(a);
+        }
+    }
+#undef OUT
+}
+
+static void FN(each_axpy)(float *restrict Y, const float *restrict W, ptrdiff_t ld,
+                          const int32_t *restrict rows, const int32_t *restrict ends,
+                          ptrdiff_t n_rows, const int32_t *restrict s, const float *restrict c)
+{
+    enum { AHEAD = 8 };
+    ptrdiff_t i = 0;
+    for (ptrdiff_t r = 0; r < n_rows; r++) {
+        const float *w = W + rows[r] * ld;
+        if (r + AHEAD < n_rows) FN(prefetch_row)(W + rows[r + AHEAD] * ld, ld);
+        for (; i < ends[r]; i++) {
+            float *y = Y + s[i] * ld, ci = c[i];
+            for (ptrdiff_t k = 0; k < ld; k += LANES)
+                STORE(y + k, LOAD(y + k) + ci * LOAD(w + k));
+        }
     }
 }
 
@@ -602,7 +658,7 @@ static ptrdiff_t FN(sketch_scan)(int32_t *restrict item, float *restrict score,
 }
 
 static const slide_simd_table FN(table) = {
-    SLIDE_STR(ISA), FN(rows_dot), FN(rows_axpy), FN(columns_dot), FN(columns_axpy),
+    SLIDE_STR(ISA), FN(rows_dot), FN(rows_axpy), FN(each_dot), FN(each_axpy), FN(columns_dot), FN(columns_axpy),
     FN(columns_add), FN(changes), FN(sumsq),   FN(columns_sum), FN(hadamard),
     FN(sign_codes), FN(sketch_scan),             FN(range),     FN(bins),        FN(exp_shift),
     FN(scale),      FN(shift),
