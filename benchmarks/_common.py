@@ -171,7 +171,7 @@ def precision(y_true, top_ids, ks=(1, 3, 5)):
     ----------
     y_true : scipy.sparse.csr_matrix, shape (n, n_labels)
     top_ids : ndarray of int, shape (n, at least max(ks))
-        Labels of each row, best first.
+        Labels of each row, best first; -1 for no prediction.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def precision(y_true, top_ids, ks=(1, 3, 5)):
     n = y_true.shape[0]
     rows = np.arange(n)[:, None]
     keys = np.repeat(np.arange(n), np.diff(y_true.indptr)) * y_true.shape[1] + y_true.indices
-    hits = np.isin(rows * y_true.shape[1] + top_ids.astype(np.int64), keys)
+    hits = np.isin(rows * y_true.shape[1] + top_ids.astype(np.int64), keys) & (top_ids >= 0)
     return [round(100 * float(hits[:, :k].mean()), 2) for k in ks]
 
 
