@@ -292,7 +292,7 @@ def make_jobs(systems, threads, command):
     ]
 
 
-def run_rounds(jobs, rounds, *, out=None):
+def run_rounds(jobs, rounds, *, out=None, head=()):
     """Run jobs one after another in alternating rounds: A B C, A B C, ...
 
     A machine's speed drifts; comparing only within a round keeps the drift out of the ratios. A
@@ -306,11 +306,13 @@ def run_rounds(jobs, rounds, *, out=None):
     rounds : int
     out : path, optional
         File for JSON lines, written as results arrive.
+    head : iterable of dict
+        Records of the caller's own that come first.
 
     Returns
     -------
     records : list of dict
-        Every line of every worker, with its job and round; first a line on the machine.
+        Every line of every worker, with its job and round; before them a line on the machine.
     failed : list of str
     """
     records, failed = [], []
@@ -323,6 +325,8 @@ def run_rounds(jobs, rounds, *, out=None):
                 file.write(json.dumps(record) + "\n")
                 file.flush()
 
+        for record in head:
+            keep(record)
         keep({"record": "machine", **machine()})
         for number in range(rounds):
             for job, command in jobs:

@@ -3,8 +3,8 @@
     python benchmarks/_sets.py gene-go --folder DATA --out gene-go
 
 One process reads or makes a set and writes it down; no worker parses text, and none needs slide
-only for its data. `wordnet` comes with slide, `amazon670k` is made (see `synthetic.py`), every other
-name is a folder with `train.txt` and `test.txt` in the format of the extreme classification
+only for its data. `wordnet` comes with slide, `amazon670k` is made (see `synthetic.py`), every
+other name is a folder with `train.txt` and `test.txt` in the format of the extreme classification
 repository, plain or compressed by gzip, and `--train` and `--test` name such files themselves.
 """
 

@@ -8,7 +8,6 @@ as Markdown and the figure; compare.md has all tables.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -21,8 +20,6 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from _common import (  # noqa: E402
     WorkerError,
     cache_directory,
-    emit,  # noqa: F401
-    machine,
     run_rounds,
     run_worker,
     select,
@@ -48,8 +45,13 @@ def parse(arguments=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = options.add_argument
-    add("--data", nargs="+", default=["wordnet"], metavar="SET",
-        help="wordnet, amazon670k (made), or folders within --folder, such as gene-go, debian")
+    add(
+        "--data",
+        nargs="+",
+        default=["wordnet"],
+        metavar="SET",
+        help="wordnet, amazon670k (made), or folders within --folder, such as gene-go, debian",
+    )
     add("--folder", help="of the data sets; by default what SLIDE_BENCH_DATA names")
     add("--train", help="a training file of your own, in the format that slide.data.read_xmc reads")
     add("--test", help="the test file that belongs to it")
@@ -62,15 +64,30 @@ def parse(arguments=None):
     add("--hidden", type=int, default=128, help="neurons of the hidden layer (default 128)")
     add("--rows", type=int, help="so many random training points at most")
     add("--samples", type=int, default=65_536, help="training points of amazon670k (default 65536)")
-    add("--steps", type=int, default=12,
-        help="batches of amazon670k that are timed of systems that compute too many neurons")
-    add("--rates", nargs="+", type=float, metavar="RATE",
+    add(
+        "--steps",
+        type=int,
+        default=12,
+        help="batches of amazon670k that are timed of systems that compute too many neurons",
+    )
+    add(
+        "--rates",
+        nargs="+",
+        type=float,
+        metavar="RATE",
         help="choose each network's learning rate among these: its P@1 on a tenth of the training "
-        "points after a training on the others decides")
-    add("--environments", default=str(default_directory()),
-        help=f"folder of the virtual environments (default {default_directory()})")
-    add("--slide-python", default=sys.executable,
-        help="interpreter that has slide (default: this one)")
+        "points after a training on the others decides",
+    )
+    add(
+        "--environments",
+        default=str(default_directory()),
+        help=f"folder of the virtual environments (default {default_directory()})",
+    )
+    add(
+        "--slide-python",
+        default=sys.executable,
+        help="interpreter that has slide (default: this one)",
+    )
     add("--figure", choices=("svg", "png", "none"), default="svg")
     add("--redraw", action="store_true", help="only tables and figures, from what is in --out")
     options = options.parse_args(arguments)
@@ -169,44 +186,41 @@ def tune(peers, name, options):
     return chosen, kept
 
 
-def run(name, options):
-    """Run all systems on a set. Returns the records."""
+def jobs_of(peers, rates, path, name, options):
+    """The systems as `run_rounds` takes them; the round's number is the seed."""
+
+    def job(peer):
+        rate = rates[peer.name]
+        identity = {"system": peer.name, "threads": options.threads, "learning_rate": rate}
+        return identity, lambda seed: command_of(peer, path, name, options, rate, seed)
+
+    return [job(peer) for peer in peers]
+
+
+def execute(name, options, out):
+    """Run all systems on a set and keep the records in a file of JSON lines.
+
+    Returns
+    -------
+    list of dict
+    """
     wide = name == WIDE
-    names = options.only or [p.name for p in PEERS if p.wide or not wide]
+    names = options.only or [peer.name for peer in PEERS if peer.wide or not wide]
     peers = [BY_NAME[system] for system in names]
     path, about = prepare(name, options)
+    log(f"{name}: {about['train']:,} points, {about['labels']:,} labels")
     chosen, tuning = tune(peers, name, options) if options.rates and not wide else ({}, [])
     rates = {peer.name: chosen.get(peer.name, peer.rate(name)) for peer in peers}
-    settings = {key: getattr(options, key) for key in ("hidden", "batch_size", "threads", "repeats")}
+    settings = {
+        key: getattr(options, key) for key in ("hidden", "batch_size", "threads", "repeats")
+    }
     head = [
         {"record": "set", "set": name, **about},
         {"record": "run", "wide": wide, "epochs": options.epochs or epochs(name), **settings},
         *tuning,
     ]
-
-    def job(peer):
-        identity = {
-            "system": peer.name,
-            "threads": options.threads,
-            "learning_rate": rates[peer.name],
-        }
-        return identity, lambda seed: command_of(peer, path, name, options, rates[peer.name], seed)
-
-    log(f"{name}: {about['train']:,} points, {about['labels']:,} labels")
-    return head, [job(peer) for peer in peers]
-
-
-def execute(name, options, out):
-    """Train everything and keep the records in a file of JSON lines."""
-    head, jobs = run(name, options)
-    target = out / f"{name}.jsonl"
-    partial = out / f"{name}.partial.jsonl"
-    records, _ = run_rounds(jobs, options.repeats, out=partial)
-    records = [*head, *records]
-    with open(target, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
-    partial.unlink()
-    return records
+    jobs = jobs_of(peers, rates, path, name, options)
+    return run_rounds(jobs, options.repeats, out=out / f"{name}.jsonl", head=head)[0]
 
 
 def publish(name, records, options, out):

@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
-from _common import emit, load_set, peak_rss_mb, precision, versions  # noqa: E402
+from _common import emit, load_set, peak_rss_mb, precision, versions
 
 TOP = 5
 

@@ -51,7 +51,9 @@ REFERENCE = "torch dense"
 PEERS = [
     Peer("slide", "slide_network.py", "slide", rates={"amazon670k": 1e-2}),
     Peer(REFERENCE, "torch_full.py", "torch", every_neuron=True, rates={"amazon670k": 1e-2}),
-    Peer("torch dense, one-vs-all", "torch_full.py", "torch", ("--loss=binary",), every_neuron=True),
+    Peer(
+        "torch dense, one-vs-all", "torch_full.py", "torch", ("--loss=binary",), every_neuron=True
+    ),
     Peer(
         "torch sampled, uniform",
         "torch_sampled.py",
@@ -82,10 +84,8 @@ PEERS = [
 BY_NAME = {peer.name: peer for peer in PEERS}
 
 EPOCHS = {"wordnet": 4, "debian": 5, "gene-go": 10, "amazon670k": 1}
-"""Epochs on each set; 5 on others."""
-"""So many training points on average are behind a label of none of them but the made one."""
 
 
 def epochs(data):
-    """The number of epochs on a set."""
+    """The number of epochs of the networks on a set."""
     return EPOCHS.get(data, 5)

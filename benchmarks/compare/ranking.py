@@ -87,7 +87,8 @@ def _systems(records):
 
 
 def _peak(records, system):
-    return number(median(l["peak_rss_mb"] for l in select(records, "end", system=system)), 0)
+    ends = select(records, "end", system=system)
+    return number(median(line["peak_rss_mb"] for line in ends), 0)
 
 
 def _title(records):

@@ -17,7 +17,9 @@ import slide
 from slide import hashing, sampling
 
 FILL = 1000
-DECAY = 0.1
+TABLES = 50
+BUCKET = 128
+"""Neurons that a published bucket holds at most: a union has no more than TABLES * BUCKET."""
 
 
 def published_sampler(n_labels):
@@ -25,15 +27,15 @@ def published_sampler(n_labels):
     # The publication's settings: SimHash with K = 9 on 205,443 labels, and DWTA with K = 6 (in its
     # code) on 670,091; L = 50 for both.
     if n_labels > 400_000:
-        family = hashing.DWTA(n_functions=6, n_tables=50)
+        family = hashing.DWTA(n_functions=6, n_tables=TABLES)
     else:
-        family = hashing.SimHash(n_bits=9, n_tables=50, projection="sparse")
+        family = hashing.SimHash(n_bits=9, n_tables=TABLES, projection="sparse")
     return sampling.LSH(
         family,
-        max_active=n_labels,
+        max_active=min(n_labels, TABLES * BUCKET),
         min_active=min(FILL, max(1, n_labels // 10)),
         rebuild_every=50,
-        rebuild_decay=DECAY,
+        rebuild_decay=0.1,
     )
 
 
@@ -48,9 +50,7 @@ def build(options, n_features, n_labels):
         [
             slide.Input(n_features),
             slide.Dense(options.hidden, activation="relu", kernel_initializer=uniform),
-            slide.Dense(
-                n_labels, activation="softmax", sampler=sampler, bias_initializer=biases
-            ),
+            slide.Dense(n_labels, activation="softmax", sampler=sampler, bias_initializer=biases),
         ],
         seed=options.seed,
     )
