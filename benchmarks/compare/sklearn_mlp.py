@@ -47,7 +47,8 @@ def main():
     if (np.diff(data.y_train.indptr) == 1).all():
         targets = data.y_train.indices
     else:
-        targets = data.y_train.toarray().astype(np.int8)
+        # In smaller integers scikit-learn's own numbers of the labels would overflow.
+        targets = data.y_train.toarray().astype(np.int64)
     model = MLPClassifier(
         (options.hidden,),
         alpha=0.0,
