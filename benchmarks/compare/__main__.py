@@ -88,6 +88,7 @@ def parse(arguments=None):
         default=sys.executable,
         help="interpreter that has slide (default: this one)",
     )
+    add("--keep", action="store_true", help="do not run systems again whose results --out has")
     add("--figure", choices=("svg", "png", "none"), default="svg")
     add("--redraw", action="store_true", help="only tables and figures, from what is in --out")
     options = options.parse_args(arguments)
@@ -197,6 +198,28 @@ def jobs_of(peers, rates, path, name, options):
     return [job(peer) for peer in peers]
 
 
+def read_records(path):
+    """The records of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def finished(path, head, repeats):
+    """Records in a file of those systems that ended all their rounds; [] without the file.
+
+    Raises
+    ------
+    SystemExit
+        If they come from other data or settings than `head` says.
+    """
+    if not path.exists():
+        return []
+    records = read_records(path)
+    if records[: len(head)] != head:
+        raise SystemExit(f"--keep: {path} has results of other data or settings")
+    ends = [line["system"] for line in select(records, "end")]
+    return [line for line in records if ends.count(line.get("system")) == repeats]
+
+
 def execute(name, options, out):
     """Run all systems on a set and keep the records in a file of JSON lines.
 
@@ -206,20 +229,22 @@ def execute(name, options, out):
     """
     wide = name == WIDE
     names = options.only or [peer.name for peer in PEERS if peer.wide or not wide]
-    peers = [BY_NAME[system] for system in names]
     path, about = prepare(name, options)
     log(f"{name}: {about['train']:,} points, {about['labels']:,} labels")
-    chosen, tuning = tune(peers, name, options) if options.rates and not wide else ({}, [])
-    rates = {peer.name: chosen.get(peer.name, peer.rate(name)) for peer in peers}
     settings = {
         key: getattr(options, key) for key in ("hidden", "batch_size", "threads", "repeats")
     }
     head = [
         {"record": "set", "set": name, **about},
         {"record": "run", "wide": wide, "epochs": options.epochs or epochs(name), **settings},
-        *tuning,
     ]
+    kept = finished(out / f"{name}.jsonl", head, options.repeats) if options.keep else []
+    done = {line["system"] for line in kept}
+    peers = [BY_NAME[system] for system in names if system not in done]
+    chosen, tuning = tune(peers, name, options) if options.rates and not wide else ({}, [])
+    rates = {peer.name: chosen.get(peer.name, peer.rate(name)) for peer in peers}
     jobs = jobs_of(peers, rates, path, name, options)
+    head += [*kept, *tuning]
     return run_rounds(jobs, options.repeats, out=out / f"{name}.jsonl", head=head)[0]
 
 
@@ -241,13 +266,18 @@ def publish(name, records, options, out):
 
 def main():
     options = parse()
+    try:
+        for name in options.data:
+            if not options.redraw:
+                key_of(name, options)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     tables, failed = [], []
     for name in options.data:
         if options.redraw:
-            lines = (out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-            records = [json.loads(line) for line in lines]
+            records = read_records(out / f"{name}.jsonl")
         else:
             records = execute(name, options, out)
         tables.append(publish(name, records, options, out))
