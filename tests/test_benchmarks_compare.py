@@ -1,5 +1,6 @@
 """Times to a target, tables, data and workers of benchmarks/compare."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_time_to_target_is_the_end_of_the_first_epoch_that_has_it(records):
     assert ranking.times_to_target(records, "slide", {0: 49.0, 1: 49.0}) == {0: 2.0, 1: 3.0}
     assert ranking.times_to_target(records, "napkinXC", {0: 49.0}) == {0: None}
     assert ranking.seconds_to([(1.0, [5.0]), (2.0, [7.0]), (3.0, [6.0])], 5.5) == 2.0
+    assert ranking.seconds_to([(1.0, [5.5]), (2.0, [7.0])], 5.5) == 1.0
     assert ranking.seconds_to([], 5.5) is None
 
 
@@ -100,6 +102,22 @@ def test_table_is_sorted_by_time_and_says_who_failed(records):
     assert [row[column + 1] for row in rows[1:]] == ["8.33", "1.00", "n/a"]
     assert "- Omikuji: no / wheel" in text
     assert rows[3][2] == "one fit"
+
+
+def test_only_complete_results_of_the_same_run_are_kept(tmp_path, records):
+    spec = importlib.util.spec_from_file_location("compare_main", FOLDER / "__main__.py")
+    main = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(main)
+    path = tmp_path / "toy.jsonl"
+    assert main.finished(path, records[:2], 2) == []
+    last = records.pop(-2)  # the end of napkinXC's second round
+    assert last["record"] == "end"
+    path.write_text("".join(json.dumps(line) + "\n" for line in records))
+    kept = main.finished(path, records[:2], 2)
+    assert {line["system"] for line in kept} == {"slide", "torch dense"}
+    assert len(kept) == 2 * (3 + 1) + 2 * (2 + 1)
+    with pytest.raises(SystemExit, match="other data or settings"):
+        main.finished(path, [records[0], {**records[1], "hidden": 5}], 2)
 
 
 def test_table_without_the_reference_has_no_target(records):
