@@ -24,7 +24,7 @@ from _common import (  # noqa: E402
     run_worker,
     select,
 )
-from _sets import find_files  # noqa: E402
+from _sets import ALIASES, find_files  # noqa: E402
 from environments import default_directory, python_of  # noqa: E402
 from peers import BY_NAME, PEERS, epochs  # noqa: E402
 from ranking import table  # noqa: E402
@@ -94,6 +94,8 @@ def parse(arguments=None):
     options = options.parse_args(arguments)
     if (options.train is None) != (options.test is None):
         raise SystemExit("--train and --test go together")
+    names = {folder: name for name, folder in ALIASES.items()}
+    options.data = [names.get(name, name) for name in options.data]
     if options.train:
         options.data = [Path(options.train).name.split(".")[0]]
     return options
