@@ -171,7 +171,7 @@ def precision(y_true, top_ids, ks=(1, 3, 5)):
     ----------
     y_true : scipy.sparse.csr_matrix, shape (n, n_labels)
     top_ids : ndarray of int, shape (n, at least max(ks))
-        Labels of each row, best first.
+        Labels of each row, best first; -1 for no prediction.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def precision(y_true, top_ids, ks=(1, 3, 5)):
     n = y_true.shape[0]
     rows = np.arange(n)[:, None]
     keys = np.repeat(np.arange(n), np.diff(y_true.indptr)) * y_true.shape[1] + y_true.indices
-    hits = np.isin(rows * y_true.shape[1] + top_ids.astype(np.int64), keys)
+    hits = np.isin(rows * y_true.shape[1] + top_ids.astype(np.int64), keys) & (top_ids >= 0)
     return [round(100 * float(hits[:, :k].mean()), 2) for k in ks]
 
 
@@ -292,7 +292,7 @@ def make_jobs(systems, threads, command):
     ]
 
 
-def run_rounds(jobs, rounds, *, out=None):
+def run_rounds(jobs, rounds, *, out=None, head=()):
     """Run jobs one after another in alternating rounds: A B C, A B C, ...
 
     A machine's speed drifts; comparing only within a round keeps the drift out of the ratios. A
@@ -306,11 +306,13 @@ def run_rounds(jobs, rounds, *, out=None):
     rounds : int
     out : path, optional
         File for JSON lines, written as results arrive.
+    head : iterable of dict
+        Records of the caller's own that come first.
 
     Returns
     -------
     records : list of dict
-        Every line of every worker, with its job and round; first a line on the machine.
+        Every line of every worker, with its job and round; before them a line on the machine.
     failed : list of str
     """
     records, failed = [], []
@@ -323,6 +325,8 @@ def run_rounds(jobs, rounds, *, out=None):
                 file.write(json.dumps(record) + "\n")
                 file.flush()
 
+        for record in head:
+            keep(record)
         keep({"record": "machine", **machine()})
         for number in range(rounds):
             for job, command in jobs:

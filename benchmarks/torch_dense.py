@@ -29,7 +29,17 @@ def dense_target_loss(logits, rows, labels, weights):
     return functional.cross_entropy(logits, targets)
 
 
-LOSSES = {"log-softmax": log_softmax_loss, "dense-targets": dense_target_loss}
+def binary_loss(logits, rows, labels, weights):
+    """Binary cross entropy summed over the labels: log(1 + e^z) of all less z of the true ones."""
+    softplus = functional.softplus(logits).sum()
+    return (softplus - logits[rows, labels].sum()) / logits.shape[0]
+
+
+LOSSES = {
+    "log-softmax": log_softmax_loss,
+    "dense-targets": dense_target_loss,
+    "binary": binary_loss,
+}
 
 
 class Network(nn.Module):
@@ -91,13 +101,18 @@ def train_epoch(network, optimizers, loss_function, epoch_batches):
 
 
 @torch.inference_mode()
-def evaluate(network, x, y, batch_size):
-    """P@1, P@3, P@5, in per cent."""
+def top_labels(network, x, batch_size, k=5):
+    """The `k` labels with the largest logits of each row, best first."""
     top = [
-        network(*inputs(x[start : start + batch_size])).topk(5, dim=1).indices.numpy()
+        network(*inputs(x[start : start + batch_size])).topk(k, dim=1).indices.numpy()
         for start in range(0, x.shape[0], batch_size)
     ]
-    return precision(y, np.concatenate(top))
+    return np.concatenate(top)
+
+
+def evaluate(network, x, y, batch_size):
+    """P@1, P@3, P@5, in per cent."""
+    return precision(y, top_labels(network, x, batch_size))
 
 
 def main():

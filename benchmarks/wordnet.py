@@ -8,6 +8,7 @@ Every run is a process of its own, one at a time, in alternating rounds (A B C, 
 import sys
 import time
 
+import _sets
 from _common import (
     HERE,
     by_round,
@@ -85,10 +86,7 @@ NAMES = [*systems(), TORCH]
 
 def write_data(path):
     """Worker: write the bundled set to a file that all workers read."""
-    from slide.data import load_wordnet
-
-    wordnet = load_wordnet()
-    save_set(path, wordnet.X_train, wordnet.Y_train, wordnet.X_test, wordnet.Y_test)
+    save_set(path, *_sets.wordnet())
 
 
 def recall_at_10(model, x, threads):
