@@ -15,6 +15,7 @@ from slide.hashing.crosspolytope import CrossPolytope
 from slide.hashing.minhash import MinHash
 from slide.hashing.projections import E2LSH, SimHash
 from slide.hashing.sketches import Sketches
+from slide.hashing.transforms import Transformed
 from slide.hashing.winners import DWTA, WTA
 
 __all__ = [
@@ -27,11 +28,12 @@ __all__ = [
     "MinHash",
     "SimHash",
     "Sketches",
+    "Transformed",
     "get",
     "serialize",
 ]
 
-FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters, Sketches)
+FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters, Sketches, Transformed)
 
 
 def get(identifier: Any) -> HashFamily:
