@@ -42,7 +42,7 @@ cdef class Retriever:
     def __cinit__(self, *args, **kwargs):
         self.arrays = {}
         self.strategy, self.n_candidates, self.by_label = VANILLA, 0, False
-        self.w = NULL
+        self.w, self.ld = NULL, 0
 
     @property
     def counts_collisions(self):
@@ -194,11 +194,14 @@ cdef class Retriever:
                               marks, rng, thread)
         return n
 
-    def query(self, const float[:, ::1] x, Py_ssize_t most, uint64_t seed=0, labels=None):
+    def query(self, const float[:, ::1] x, Py_ssize_t most, uint64_t seed=0, labels=None,
+              Parameters p=None):
         """Neurons retrieved for padded rows: a list of int32 arrays.
 
         labels : sequence of sequences of int
             Of every row; they are not among what is returned.
+        p : Parameters
+            Of the layer, where candidates are ranked or labels asked for.
         """
         cdef Py_ssize_t i, j, n, n_neurons = self.tables.n_items
         cdef Marks marks
@@ -207,8 +210,14 @@ cdef class Retriever:
         cdef Buffer place = Buffer(n_neurons * sizeof(int32_t))
         cdef int32_t[::1] out = np.empty(max(1, min(most, n_neurons)), np.int32)
         cdef int32_t[::1] y = np.empty(0, np.int32)
-        if self.w == NULL:
+        if self.ld == 0:
             raise ValueError("the tables have not been built")
+        if p is not None:
+            if p.n_rows != n_neurons or p.ld != self.ld:
+                raise ValueError(f"{p.n_rows} rows of {p.ld} floats, not {n_neurons} of {self.ld}")
+            self.watch(p)
+        elif self.n_candidates or self.by_label and labels is not None:
+            raise ValueError("without the layer's parameters nothing is ranked, nor asked by label")
         if x.shape[0] and x.shape[1] != self.ld:
             raise ValueError(f"rows of {x.shape[1]} floats, not {self.ld}")
         if labels is not None and len(labels) != x.shape[0]:
