@@ -96,19 +96,23 @@ cdef class Transformed(HashFamily):
                     a = p.w[i * p.ld + j] - mean[j]
                     spread += a * a
             anyhow = anyhow or away > 0.01 * spread / n
-            if anyhow:
+        while True:
+            if anyhow and self.centred:
                 memcpy(&self.centre[0], mean, self.dim * sizeof(float))
-        if self.transform == NONE:
-            return anyhow
-        for i in range(n):
-            a = 0
-            for j in range(self.dim):
-                a += (<double> p.w[i * p.ld + j] - self.centre[j]) ** 2
-            norms[i] = <float> sqrt(a)
-            most = max(most, <double> norms[i])
-        if not anyhow and self.limits[self.n_ranges - 1] / 2 < most <= \
-                self.limits[self.n_ranges - 1]:
-            return False
+            if self.transform == NONE:
+                return anyhow
+            most = 0
+            for i in range(n):
+                a = 0
+                for j in range(self.dim):
+                    a += (<double> p.w[i * p.ld + j] - self.centre[j]) ** 2
+                norms[i] = <float> sqrt(a)
+                most = max(most, <double> norms[i])
+            if anyhow:
+                break
+            if self.limits[self.n_ranges - 1] / 2 < most <= self.limits[self.n_ranges - 1]:
+                return False
+            anyhow = True               # the centre moves as well
         for r in range(self.n_ranges - 1):
             # Ranges have the same number of neurons (Yan et al., NeurIPS 2018, section 3.2).
             self.limits[r] = max(1e-30, <double> kth_largest(
