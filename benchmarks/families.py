@@ -21,10 +21,10 @@ import numpy as np
 
 from slide import callbacks, hashing, sampling
 from slide.data import load_wordnet, read_xmc
-from slide.hashing import Clusters, E2LSH, SimHash, Sketches, Transformed
+from slide.hashing import E2LSH, Clusters, SimHash, Sketches, Transformed
 from slide.sampling import LSH
 
-BEHIND = 50     # steps between the two weights of a snapshot: those between two rebuilds
+BEHIND = 50  # steps between the two weights of a snapshot: those between two rebuilds
 TOP = 10
 
 
@@ -34,9 +34,7 @@ def families():
         "SimHash 6x20": SimHash(6, 20),
         "SimHash 6x20, hadamard": SimHash(6, 20, "hadamard"),
         "SimHash 6x20, 10 probes": SimHash(6, 20, n_probes=10),
-        "SimHash 6x20, Sign-ALSH, 10 probes": SimHash(
-            6, 20, transform="sign_alsh", n_probes=10
-        ),
+        "SimHash 6x20, Sign-ALSH, 10 probes": SimHash(6, 20, transform="sign_alsh", n_probes=10),
         "SimHash 6x20, centred": Transformed(SimHash(6, 20), centred=True),
         "SimHash 6x20, Simple-LSH": Transformed(SimHash(6, 20), "simple_lsh"),
         "SimHash 6x20, Simple-LSH, centred, 8 ranges": Transformed(
@@ -98,7 +96,7 @@ class Before(callbacks.Callback):
         self.at, self.kept = max(0, n_steps - BEHIND), None
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch + 1 == self.at:
+        if batch + 1 >= self.at and self.kept is None:
             self.kept = output(self.model)
 
 
@@ -132,6 +130,7 @@ def train_snapshots(name, options):
     model = _common.slide_model(
         x.shape[1], y.shape[1], "auto", hidden=options.hidden, learning_rate=2e-3, seed=0
     )
+    model.steps_per_execution = 5  # callbacks look as often
     n_steps = -(-x.shape[0] // options.batch_size)
     for epoch in range(max(options.epochs)):
         before = Before(n_steps)

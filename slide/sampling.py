@@ -135,7 +135,7 @@ class LSH(Sampler):
         All but the first are for families of codes, not for `slide.hashing.Clusters` and
         `slide.hashing.Sketches`, which rank what they find.
     min_collisions : int or None
-        Of the threshold, 1 to L. None: 2 (MagicPIG, Chen et al., ICLR 2025).
+        Of the threshold, 1 to L. None: 2, as in MagicPIG (Chen et al., 2024).
     query : {"input", "label"}
         What an output layer's tables are asked for while training. ``"label"``: the weights of the
         sample's labels, one after the other, each for an equal share of the room (Daghaghi et al.,

@@ -305,7 +305,7 @@ def test_vanilla_looks_at_tables_in_random_order():
 
 @pytest.mark.parametrize("m", [1, 2, 4])
 def test_thresholds_are_passed_as_often_as_the_binomial_tail_says(m):
-    """Over 1,500 draws of the functions (Chen et al., MLSys 2020; PAPERS: with p^K of one table)."""
+    """Over 1,500 draws of the functions (SLIDE, section 3.1.2): s = p^K."""
     n_seeds, K, L = 1500, 2, 8
     rng = np.random.default_rng(4)
     x = rng.normal(size=(1, 30))
@@ -453,9 +453,7 @@ SAMPLERS = [
     LSH(
         hashing.Transformed(SimHash(2, 10), "simple_lsh", 3, True), 20, candidates=45, bucket_size=9
     ),
-    LSH(
-        hashing.Transformed(E2LSH(2, 10, transform=None), "l2_alsh", 2), 20, new_functions_every=2
-    ),
+    LSH(hashing.Transformed(E2LSH(2, 10, transform=None), "l2_alsh", 2), 20, new_functions_every=2),
 ]
 
 

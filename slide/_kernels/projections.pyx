@@ -11,7 +11,7 @@ from slide._kernels.ranking cimport largest
 from slide._kernels.retrieval cimport Marks, Tally
 from slide._kernels.simd cimport simd
 from slide._kernels.tables cimport Tables
-from slide._kernels.types cimport Buffer, PerThread, padded
+from slide._kernels.types cimport PerThread, padded
 
 import numpy as np
 

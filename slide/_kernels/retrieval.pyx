@@ -72,7 +72,7 @@ cdef class Retriever:
         number = {"vanilla": VANILLA, "union": UNION, "top_k": TOP_K,
                   "threshold": THRESHOLD}[strategy]
         if (number != VANILLA or capacity) and not self.counts_collisions:
-            raise ValueError("these tables are not of codes: their cells are ranked and taken whole")
+            raise ValueError("these tables have no codes: cells are ranked and taken whole")
         if not 1 <= min_collisions <= n_tables:
             raise ValueError(f"min_collisions={min_collisions} with {n_tables} tables")
         if query not in ("input", "label"):

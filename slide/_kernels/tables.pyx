@@ -1,6 +1,6 @@
 """Bucket storage: about 4 bytes an item and table, no bucket preallocated, none overflows."""
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from slide._kernels.hashing cimport NO_BUCKET

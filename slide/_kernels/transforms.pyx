@@ -1,7 +1,7 @@
 """Inner-product transforms in front of any family: neurons and queries are mapped differently."""
 cimport cython
 from libc.math cimport sqrt
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from slide._kernels.hashing cimport NO_BUCKET, HashFamily, append
