@@ -12,6 +12,7 @@ from slide import _validation as check
 from slide.hashing._family import HashFamily
 from slide.hashing.clusters import Clusters
 from slide.hashing.crosspolytope import CrossPolytope
+from slide.hashing.learned import Learned
 from slide.hashing.minhash import MinHash
 from slide.hashing.projections import E2LSH, SimHash
 from slide.hashing.sketches import Sketches
@@ -25,6 +26,7 @@ __all__ = [
     "Clusters",
     "CrossPolytope",
     "HashFamily",
+    "Learned",
     "MinHash",
     "SimHash",
     "Sketches",
@@ -33,7 +35,7 @@ __all__ = [
     "serialize",
 ]
 
-FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters, Sketches, Transformed)
+FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters, Sketches, Transformed, Learned)
 
 
 def get(identifier: Any) -> HashFamily:
