@@ -21,11 +21,13 @@ import numpy as np
 
 from slide import callbacks, hashing, sampling
 from slide.data import load_wordnet, read_xmc
-from slide.hashing import E2LSH, Clusters, SimHash, Sketches, Transformed
+from slide.hashing import E2LSH, Clusters, Learned, SimHash, Sketches, Transformed
 from slide.sampling import LSH
 
 BEHIND = 50  # steps between the two weights of a snapshot: those between two rebuilds
 TOP = 10
+SHOWN = 4096  # training inputs for what learns from them
+LEARNT = 10  # rebuilds before the one that is timed
 
 
 def families():
@@ -48,6 +50,7 @@ def families():
         "DWTA 2x20": hashing.DWTA(2, 20, 8),
         "DWTA 2x20, centred": Transformed(hashing.DWTA(2, 20, 8), centred=True),
         "MinHash 1x20": hashing.MinHash(1, 20, 16),
+        "Learned 6x20": Learned(6, 20),
         "Clusters": Clusters(),
         "Sketches 32": Sketches(32),
     }
@@ -107,7 +110,7 @@ def output(model):
 
 
 def snapshots(name, options):
-    """Yield (epoch, weights before, weights, inputs); trains what is not in a file yet."""
+    """Yield (epoch, weights before, weights, test and training inputs) from files, or train."""
     paths = {
         epoch: Path(options.snapshots or "") / f"{name}-{options.hidden}-epoch{epoch}.npz"
         for epoch in options.epochs
@@ -118,11 +121,11 @@ def snapshots(name, options):
             yield from made
             return
         Path(options.snapshots).mkdir(parents=True, exist_ok=True)
-        for epoch, before, after, inputs in made:
-            np.savez(paths[epoch], before=before, after=after, inputs=inputs)
+        for epoch, before, after, inputs, shown in made:
+            np.savez(paths[epoch], before=before, after=after, inputs=inputs, shown=shown)
     for epoch, path in paths.items():
         with np.load(path) as file:
-            yield epoch, file["before"], file["after"], file["inputs"]
+            yield epoch, file["before"], file["after"], file["inputs"], file["shown"]
 
 
 def train_snapshots(name, options):
@@ -146,12 +149,15 @@ def train_snapshots(name, options):
         )
         if epoch + 1 in options.epochs:
             w, b = model.get_weights()[:2]
-            hidden = np.maximum(x_test[: options.queries] @ w + b, 0)
-            inputs = np.column_stack([hidden, np.ones(len(hidden))]).astype(np.float32)
-            yield epoch + 1, before.kept, output(model), inputs
+            inputs, shown = (
+                np.column_stack([np.maximum(part @ w + b, 0), np.ones(part.shape[0])])
+                for part in (x_test[: options.queries], x[-SHOWN:])
+            )
+            inputs, shown = inputs.astype(np.float32), shown.astype(np.float32)
+            yield epoch + 1, before.kept, output(model), inputs, shown
 
 
-def measure(sampler, before, after, inputs, threads, seed):
+def measure(sampler, before, after, inputs, shown, threads, seed):
     """Neurons found for every input, seconds of a query and of a step's maintenance."""
     from slide._kernels.optim import Parameters
 
@@ -160,12 +166,18 @@ def measure(sampler, before, after, inputs, threads, seed):
     weights, queries = rows(before), rows(inputs)
     p = Parameters(weights, none, none, dim, dim - 1)
     active = sampler.active_set(n, dim, seed, threads)
-    # Training shows its inputs to those who want to see them: a layer would, with every batch.
     active.select_batch(p, queries[:1], [[]], step=0, n_threads=threads)
+    # What learns has had some rebuilds before this one, with the inputs of the batches between.
+    for first in range(0, len(shown), 256):
+        active.retriever.show(rows(shown[first : first + 256]))
+    if isinstance(sampler.hash, Learned):
+        for step in range(1, 1 + LEARNT):
+            active.weights_moved()
+            active.select_batch(p, queries[:1], [[]], step=step * BEHIND, n_threads=threads)
     built = active.seconds
     weights[:, :dim] = after
     active.weights_moved()
-    active.select_batch(p, queries[:1], [[]], step=BEHIND, n_threads=threads)
+    active.select_batch(p, queries[:1], [[]], step=(1 + LEARNT) * BEHIND, n_threads=threads)
     maintenance = (active.seconds - built) / BEHIND
     most = active.max_active
     start = time.perf_counter()
@@ -202,7 +214,7 @@ def trained(name, family, arguments, options):
     return _common.slide_precision(model, x_test, y_test, options.threads)[0], seconds
 
 
-def table(name, epoch, before, after, inputs, options):
+def table(name, epoch, before, after, inputs, shown, options):
     """One row per family and strategy."""
     truth = np.argsort(-(inputs @ after.T), axis=1, kind="stable")[:, :TOP]
     systems = [
@@ -216,7 +228,7 @@ def table(name, epoch, before, after, inputs, options):
         for label, family, arguments in systems:
             sampler = LSH(family, options.share, rebuild_every=BEHIND, **arguments)
             found, query, maintenance, load = measure(
-                sampler, before, after, inputs, options.threads, number
+                sampler, before, after, inputs, shown, options.threads, number
             )
             hits = [np.isin(a, b).mean() for a, b in zip(truth, found, strict=True)]
             size = np.mean([len(ids) for ids in found])

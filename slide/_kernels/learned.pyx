@@ -294,10 +294,3 @@ cdef class LearnedRetriever(Retriever):
             self.functions._bits(&x[i, 0], queries, 0, self.tables.n_tables, &out[i, 0],
                                  <float *> scratch.p)
         return np.asarray(out)
-
-    def show(self, const float[:, ::1] x):
-        """Shows padded inputs, as a training batch would."""
-        if x.shape[0] and x.shape[1] != self.functions.ld:
-            raise ValueError(f"x has {x.shape[1]} columns; padded rows have {self.functions.ld}")
-        if x.shape[0]:
-            self.functions.observe(&x[0, 0], x.shape[1], x.shape[0])

@@ -239,6 +239,15 @@ cdef class Retriever:
             found.append(np.array(out[:n]))
         return found
 
+    def show(self, const float[:, ::1] x):
+        """Shows padded inputs, as a layer shows those of a training batch."""
+        if self.ld == 0:
+            raise ValueError("the tables have not been built")
+        if x.shape[0] and x.shape[1] != self.ld:
+            raise ValueError(f"rows of {x.shape[1]} floats, not {self.ld}")
+        if x.shape[0]:
+            self.observe(&x[0, 0], x.shape[1], x.shape[0])
+
     def statistics(self):
         """How neurons are spread over the buckets; see `Tables.statistics`."""
         return self.tables.statistics()
