@@ -251,7 +251,7 @@ def test_memory_is_asked_for_first(monkeypatch):
     from slide import _memory
 
     monkeypatch.setattr(_memory, "available_memory", lambda: 10**6)
-    with pytest.raises(MemoryError, match="Learned.* on 1,000,000 neurons"):
+    with pytest.raises(MemoryError, match=r"Learned.* on 1,000,000 neurons"):
         Learned().retriever(10**6, 100, 0, 1)
 
 

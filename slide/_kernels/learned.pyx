@@ -88,7 +88,7 @@ cdef class Learned(HashFamily):
 
     cdef void observe(self, const float *x, Py_ssize_t ld, Py_ssize_t n) noexcept nogil:
         """Keeps some of a training batch's n inputs, and the mean of about the last 50 batches."""
-        cdef Py_ssize_t i, j
+        cdef Py_ssize_t i
         cdef int64_t at = <int64_t> self.seen[0] * OF_A_BATCH
         cdef float share
         if n == 0:
@@ -142,7 +142,7 @@ cdef class Learned(HashFamily):
 
     cdef void _round(self, Parameters p, Py_ssize_t n_seen, uint64_t *rng) noexcept nogil:
         cdef Py_ssize_t n = self.functions.shape[0], m = min(p.n_rows, <Py_ssize_t> POOL)
-        cdef Py_ssize_t i, j, k, first, at, n_found, n_tried, n_items
+        cdef Py_ssize_t i, k, first, at, n_found, n_tried, n_items
         cdef int32_t *pool = <int32_t *> self.pool.p
         cdef float *scores = <float *> self.scores.p
         cdef int32_t *items = <int32_t *> self.items.p      # pairs of the query: to find, mistaken
@@ -158,7 +158,7 @@ cdef class Learned(HashFamily):
         cdef const float *w
         cdef float limit, y, a, of_w
         cdef double by_w, by_x
-        cdef int s
+        cdef int _, __
         # One of each of m equal parts.
         for i in range(m):
             first = i * p.n_rows // m
@@ -168,7 +168,7 @@ cdef class Learned(HashFamily):
         by_x = STEEPNESS / self._spread(&self.inputs[0, 0], NULL, n_seen, &self.means[1, 0])
         memset(gradient, 0, n * self.ld * sizeof(float))
         memset(of_c, 0, n * sizeof(float))
-        for s in range(QUERIES):
+        for _ in range(QUERIES):
             x = &self.inputs[below(rng, <uint32_t> n_seen), 0]
             simd.rows_dot(u, &self.functions[0, 0], self.ld, NULL, n, x)
             for k in range(n):
@@ -178,7 +178,7 @@ cdef class Learned(HashFamily):
             simd.rows_dot(scores, p.w, p.ld, pool, m, x)
             limit = threshold(scores, m, min(m, <Py_ssize_t> SPARED), scores + m)
             n_tried = 0
-            for j in range(TRIED):
+            for __ in range(TRIED):
                 at = below(rng, <uint32_t> m)
                 if scores[at] >= limit:
                     continue

@@ -40,7 +40,8 @@ class Learned(HashFamily):
     are to be found, and of 200 others, the 100 largest not among them, the 20 whose bits agree most
     are not.
 
-    With `slide.sampling.LSH`'s ``strategy="top_k"`` neurons are ranked by agreement over all tables.
+    With ``strategy="top_k"`` of `slide.sampling.LSH` neurons are ranked by agreement over all
+    tables.
 
     Examples
     --------
