@@ -357,18 +357,28 @@ def test_ranked_candidates_are_the_largest(family):
 
 
 def test_what_ranking_rejects_can_be_drawn_and_labels_are_no_candidates():
-    w, x = layer()
-    sampler = Mixture([LSH(SimHash(1, 8), 20, candidates=20.0), Uniform(380, shared=False)])
+    """The tail of 50 comes from rejected candidates, of which a bucket has about half the layer, and
+    from the other neurons alike."""
+    w, x = layer(n_queries=40)
+    head = LSH(SimHash(1, 1), 20, candidates=400)
+    sampler = Mixture([head, Uniform(50, shared=False)])
     active = sampler.active_set(400, 20, 0, 1)
-    labels = [[5]] * 12
-    _, _, own = active.select_batch(parameters(w), aligned(x), labels)
+    _, _, own = active.select_batch(parameters(w), aligned(x), [[5]] * 40)
+    near = SimHash(1, 1).codes(np.vstack([w, x]), 0)[:, 0]
     z = x.astype(float) @ w.astype(float).T
-    z[:, 5] = -np.inf
+    drawn = expected = variance = 0.0
     for i, (ids, _) in enumerate(own):
-        assert sorted(ids) == list(range(400))  # the tail fills the layer up
+        assert len(set(ids)) == len(ids) == 70
         assert ids[0] == 5
-        if (z[i] > -np.inf).sum() == 399:  # all but some were candidates
-            assert set(np.argsort(-z[i])[:5]) <= set(ids[1:20])
+        candidates = np.setdiff1d(np.flatnonzero(near[:400] == near[400 + i]), [5])
+        kept = candidates[np.argsort(-z[i][candidates])[:19]]
+        assert set(ids[1:20]) == set(kept)
+        rejected = np.setdiff1d(candidates, kept)
+        drawn += np.isin(ids[20:], rejected).sum()
+        share = len(rejected) / 380
+        expected += 50 * share
+        variance += 50 * share * (1 - share)
+    assert abs(drawn - expected) < SIGMAS * np.sqrt(variance)
 
 
 def test_a_layer_ranks_by_its_present_weights():
