@@ -357,8 +357,8 @@ def test_ranked_candidates_are_the_largest(family):
 
 
 def test_what_ranking_rejects_can_be_drawn_and_labels_are_no_candidates():
-    """The tail of 50 comes from rejected candidates, of which a bucket has about half the layer, and
-    from the other neurons alike."""
+    """The tail of 50 comes from rejected candidates and from the other neurons alike; a bucket has
+    about half of the layer."""
     w, x = layer(n_queries=40)
     head = LSH(SimHash(1, 1), 20, candidates=400)
     sampler = Mixture([head, Uniform(50, shared=False)])
