@@ -31,6 +31,7 @@ from slide import _validation as check
 from slide import hashing, rebuilds
 from slide._kernels import selection as _selection
 from slide._kernels.sampling import ActiveSet
+from slide._memory import check_memory
 
 __all__ = [
     "LSH",
@@ -46,6 +47,9 @@ __all__ = [
     "get",
     "serialize",
 ]
+
+
+STRATEGIES = ("vanilla", "union", "top_k", "threshold")
 
 
 class Sampler:
@@ -118,8 +122,10 @@ class LSH(Sampler):
         What comes every `rebuild_every` steps: a rebuild, a look whether codes have drifted so far
         that a rebuild is due, or new tables, one after the other with a little work in every step.
     candidates : int, float or None
-        Of a hidden layer: retrieval stops at so many neurons, or (a float) at so many times
-        `max_active`, at least 1. None: twice `max_active`.
+        Retrieval stops at so many neurons, or (a float) at so many times `max_active`, at least 1;
+        their activations are computed, and the `max_active` largest are active. None: twice
+        `max_active` in a hidden layer; in an output layer `max_active` are retrieved and none is
+        ranked.
     scale : float
         Of a hidden layer: kept activations are multiplied by it.
     correction : {None, "logq"}
@@ -127,15 +133,38 @@ class LSH(Sampler):
         inverse of its inclusion probability, the probability of being retrieved over draws of the
         hash functions (`slide.hashing.retrieval_probability` at its angle to the input). Softmax
         subtracts the log of it from the logit, other losses divide their term by it. Of
-        `SimHash`, `E2LSH` and `CrossPolytope` with one probe, without `min_active`, and without a
-        random tail, which corrects for what is not retrieved by itself.
+        `SimHash`, `E2LSH` and `CrossPolytope` with one probe, without `min_active`, other
+        strategies, ranked candidates or bounded buckets, and without a random tail, which corrects
+        for what is not retrieved by itself. Of `Sketches`: neurons are drawn by their activations.
+    strategy : {"vanilla", "union", "top_k", "threshold"}
+        Which neurons of the query's L buckets are taken (Chen et al., MLSys 2020, section 3.1.2).
+        ``"vanilla"``: bucket by bucket, tables in random order, until there are enough.
+        ``"union"``: all; a random part of them where they are too many. ``"top_k"``: those that
+        are in most of the buckets. ``"threshold"``: those in at least `min_collisions` buckets.
+        All but the first are for families of codes, not for `slide.hashing.Clusters` and
+        `slide.hashing.Sketches`, which rank what they find.
+    min_collisions : int or None
+        Of the threshold, 1 to L. None: 2, as in MagicPIG (Chen et al., 2024).
+    query : {"input", "label"}
+        What an output layer's tables are asked for while training. ``"label"``: the weights of the
+        sample's labels, one after the other, each for an equal share of the room (Daghaghi et al.,
+        "A Tale of Two Efficient and Informative Negative Sampling Distributions", ICML 2021); what
+        competes with a label is near it. Predictions, and samples without labels, ask for the
+        input. `candidates` are ranked by the input either way.
+    bucket_size : int or None
+        Most neurons of a bucket that queries see; families of codes only. None: all.
+    overflow : {"reservoir", "fifo", None}
+        Which of a bucket's neurons those are: any, all equally likely, or the last ones that were
+        inserted (those of one rebuild in random order). All are stored, and come into view when
+        others leave. None: ``"reservoir"``.
 
     Raises
     ------
     ValueError
         If a number is out of range, the schedule has no use for `rebuild_decay` (only the fixed
-        one has) or `new_functions_every` (all but the rolling one), the family's inclusion
-        probabilities are not known, or the layer has fewer neurons than `min_active`.
+        one has) or `new_functions_every` (all but the rolling one), the strategy has none for
+        `min_collisions`, inclusion probabilities are not known, or the layer has fewer neurons than
+        `min_active`.
 
     Notes
     -----
@@ -145,13 +174,16 @@ class LSH(Sampler):
     present weights, over draws of the functions: functions that stay the same err in the same way
     for the same inputs, so draw new ones now and then (`new_functions_every`, ``"rolling"``). Its
     variance is large where a large activation has a small probability: a `Mixture` with a random
-    tail is the better choice in most cases.
+    tail, or `slide.hashing.Sketches`, which draw all neurons by their activations, is the better
+    choice in most cases. Probabilities of the strategies: `slide.hashing.retrieval_probability`.
 
     Examples
     --------
     >>> LSH(hashing.SimHash(n_bits=6, n_tables=20), max_active=1000).max_active
     1000
     >>> LSH(hashing.SimHash(6, 5, transform="sign_alsh", n_probes=10), max_active=0.05).candidates
+    >>> LSH(hashing.DWTA(4, 50), 200, strategy="top_k", bucket_size=128, candidates=4.0).query
+    'input'
     """
 
     retrieves = True
@@ -169,6 +201,11 @@ class LSH(Sampler):
         scale: float = 1.0,
         schedule: rebuilds.Schedule | str = "fixed",
         correction: str | None = None,
+        strategy: str = "vanilla",
+        min_collisions: int | None = None,
+        query: str = "input",
+        bucket_size: int | None = None,
+        overflow: str | None = None,
     ):
         self.hash = hashing.get(hash)
         self.max_active = None if max_active is None else _checked_count(max_active, "max_active")
@@ -198,6 +235,23 @@ class LSH(Sampler):
         elif candidates is not None:
             self.candidates = check.check_positive_int("candidates", candidates)
         self.scale = check.check_finite_float("scale", scale, at_least=1e-6, at_most=1e6)
+        self.strategy = check.check_in("strategy", strategy, STRATEGIES)
+        self.query = check.check_in("query", query, ("input", "label"))
+        if min_collisions is not None:
+            if strategy != "threshold":
+                raise ValueError(f"min_collisions={min_collisions} with strategy={strategy!r}")
+            min_collisions = check.check_positive_int(
+                "min_collisions", min_collisions, high=self.hash.n_tables
+            )
+        self.min_collisions = min_collisions
+        if bucket_size is not None:
+            bucket_size = check.check_positive_int("bucket_size", bucket_size, high=2**31 - 1)
+        self.bucket_size = bucket_size
+        self.overflow = overflow
+        if overflow is not None:
+            self.overflow = check.check_in("overflow", overflow, ("reservoir", "fifo"))
+            if bucket_size is None:
+                raise ValueError(f"overflow={overflow!r} of buckets without a bucket_size")
         self.correction = _checked_correction(correction)
         if correction is not None:
             reason = self.hash.no_inclusion()
@@ -211,6 +265,17 @@ class LSH(Sampler):
                     f"correction={correction!r} with min_active={min_active}: random neurons that "
                     f"fill the set up have no weights; set min_active=0"
                 )
+            for name, value, needed in (
+                ("strategy", strategy, "vanilla"),
+                ("query", query, "input"),
+                ("candidates", candidates, None),
+                ("bucket_size", bucket_size, None),
+            ):
+                if value != needed:
+                    raise ValueError(
+                        f"correction={correction!r} with {name}={value!r}: inclusion probabilities "
+                        f"are known with {name}={needed!r} only"
+                    )
 
     def active_set(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> ActiveSet:
         return Mixture([self]).active_set(n_neurons, dim, seed, n_threads)
@@ -218,6 +283,8 @@ class LSH(Sampler):
     def selector(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
         if self.correction is not None:
             raise ValueError(f"{self!r} on a hidden layer: correction is for output layers")
+        if self.query == "label":
+            raise ValueError(f"{self!r} on a hidden layer: query='label' is for output layers")
         fraction = 0.05 if self.max_active is None else self.max_active
         n_active = _hidden_count(self, "max_active", fraction, n_neurons)
         if self.min_active > n_neurons:
@@ -231,6 +298,7 @@ class LSH(Sampler):
                 f"layer's {n_neurons}"
             )
         retriever = self.hash.tracker(n_neurons, dim, seed, n_threads)
+        self.equip(retriever, n_neurons, 0, seed, n_threads)
         schedule = self.plan(retriever, n_neurons, dim, seed, 1 if self.hash.tracks else None)
         active = ActiveSet(
             n_neurons,
@@ -258,12 +326,48 @@ class LSH(Sampler):
         numbers = self.schedule.numbers(every, self.hash.n_tables)
         return float(every), self.rebuild_decay, self.new_functions_every, *numbers
 
+    def equip(
+        self, retriever: Any, n_neurons: int, n_candidates: int, seed: int, n_threads: int
+    ) -> None:
+        """Give `retriever` the strategy, the bound of buckets and what to rank."""
+        counters = 0 if self.strategy == "vanilla" else 6 * n_neurons
+        check_memory(
+            f"{self!r} on {n_neurons:,} neurons", n_threads * (counters + 16 * n_candidates)
+        )
+        try:
+            retriever.equip(
+                self.strategy,
+                self.min_collisions or min(2, self.hash.n_tables),
+                self.query,
+                n_candidates,
+                self.bucket_size or 0,
+                self.overflow or "reservoir",
+                seed,
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"strategy={self.strategy!r}, bucket_size={self.bucket_size} with {self.hash!r}: "
+                f"{error}"
+            ) from error
+
+    def ranked(self, n_neurons: int) -> int:
+        """Return how many neurons of an output layer of that size are ranked; 0: none is."""
+        most, _ = self.limits(n_neurons)
+        if self.candidates is None:
+            return 0
+        if isinstance(self.candidates, float):
+            return min(n_neurons, round(self.candidates * most))
+        if not most <= self.candidates <= n_neurons:
+            raise ValueError(
+                f"candidates={self.candidates} must be between max_active, {most} neurons, and the "
+                f"layer's {n_neurons}"
+            )
+        return self.candidates
+
     def limits(self, n_neurons: int) -> tuple[int, int]:
         """Return max_active and min_active for an output layer of that size."""
-        if self.candidates is not None or self.scale != 1:
-            raise ValueError(
-                f"{self!r} on an output layer: candidates and scale are for hidden ones"
-            )
+        if self.scale != 1:
+            raise ValueError(f"{self!r} on an output layer: scale is for hidden ones")
         most = self.max_active
         if most is None:
             most = max(self.min_active, 64, min(4096, round(0.03 * n_neurons)))
@@ -285,6 +389,11 @@ class LSH(Sampler):
             "scale": self.scale,
             "schedule": rebuilds.serialize(self.schedule),
             "correction": self.correction,
+            "strategy": self.strategy,
+            "min_collisions": self.min_collisions,
+            "query": self.query,
+            "bucket_size": self.bucket_size,
+            "overflow": self.overflow,
         }
 
     def _arguments(self) -> dict[str, Any]:
@@ -486,6 +595,7 @@ class Mixture(Sampler):
             if isinstance(part, LSH):
                 retriever = part.hash.retriever(n_neurons, dim, seed, n_threads)
                 most, least = part.limits(n_neurons)
+                part.equip(retriever, n_neurons, part.ranked(n_neurons), seed, n_threads)
                 schedule = part.plan(retriever, n_neurons, dim, seed)
                 if part.correction is not None:
                     draws = part.hash.draws

@@ -995,7 +995,6 @@ def test_samplers_that_do_not_fit_a_hidden_layer(sampler, words):
         lambda: WinnerTakeAll(0.5),
         lambda: LifetimeSparsity(0.5),
         lambda: Standout(0.5),
-        lambda: LSH(max_active=5, candidates=8),
         lambda: LSH(max_active=5, scale=2.0),
     ],
 )

@@ -1,5 +1,6 @@
 from libc.stdint cimport int32_t, uint64_t
 
+from slide._kernels.optim cimport Parameters
 from slide._kernels.random cimport mix64
 
 
@@ -12,6 +13,12 @@ cdef class HashFamily:
     cdef readonly Py_ssize_t ld
     cdef readonly Py_ssize_t products   # multiply-adds that a table's code takes
     cdef readonly object arrays     # the functions' parameters by name
+    cdef readonly int n_ranges      # parts of the items whose codes differ; see `of_range`
+    cdef readonly bint fitted       # functions depend on the weights, by `fit`
+    cdef bint fit(self, Parameters p, bint anyhow) noexcept nogil
+    cdef void query_codes(self, const float *x, int first, int last, uint64_t *out,
+                          float *scratch) noexcept nogil
+    cdef uint64_t of_range(self, uint64_t code, int r) noexcept nogil
     cdef Py_ssize_t scratch_floats(self) noexcept nogil
     cdef void codes(self, const float *x, int first, int last, uint64_t *out,
                     float *scratch) noexcept nogil

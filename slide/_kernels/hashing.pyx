@@ -17,6 +17,22 @@ import numpy as np
 
 
 cdef class HashFamily:
+    def __cinit__(self, *args, **kwargs):
+        self.n_ranges, self.fitted = 1, False
+
+    cdef bint fit(self, Parameters p, bint anyhow) noexcept nogil:
+        """Whether the functions, fitted to the weights, had to change, and all codes with them."""
+        return False
+
+    cdef void query_codes(self, const float *x, int first, int last, uint64_t *out,
+                          float *scratch) noexcept nogil:
+        """As `codes`, for a query; of the part of the items that `of_range` adds."""
+        self.codes(x, first, last, out, scratch)
+
+    cdef uint64_t of_range(self, uint64_t code, int r) noexcept nogil:
+        """A query's code among the items of part r."""
+        return code
+
     cdef Py_ssize_t scratch_floats(self) noexcept nogil:
         return 0
 

@@ -61,9 +61,9 @@ cdef class ProjectionRetriever(Retriever):
     cdef void _keep(self, Parameters p, Py_ssize_t row, int thread) noexcept nogil
     cdef uint64_t _code(self, Py_ssize_t row, int table) noexcept nogil
     cdef bint _rescale(self, bint anyhow) noexcept nogil
-    cdef void _move(self, int table, const int32_t *changed, Py_ssize_t n,
+    cdef void _move(self, int table, const int32_t *changed, Py_ssize_t n, uint64_t seed,
                     int thread) noexcept nogil
-    cdef void _insert(self, Parameters p, const int32_t *changed, Py_ssize_t n,
+    cdef void _insert(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
                       int n_threads) noexcept nogil
     cdef void _codes_now(self, Parameters p, Py_ssize_t row, uint64_t *out,
                          int thread) noexcept nogil

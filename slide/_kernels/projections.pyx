@@ -8,10 +8,10 @@ from libc.string cimport memcpy, memset
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport below, next64, normal, normals, stream, uniform
 from slide._kernels.ranking cimport largest
-from slide._kernels.retrieval cimport Marks, take_bucket
+from slide._kernels.retrieval cimport Marks, Tally
 from slide._kernels.simd cimport simd
 from slide._kernels.tables cimport Tables
-from slide._kernels.types cimport Buffer, PerThread, padded
+from slide._kernels.types cimport PerThread, padded
 
 import numpy as np
 
@@ -117,8 +117,13 @@ cdef class ProjectionRetriever(Retriever):
         self.moved = PerThread(n_threads, n_neurons)
         self.queries = PerThread(n_threads, self.width * sizeof(float))
         self.heaps = PerThread(n_threads, n_tables * (2 * n_probes + 4) * sizeof(Probe))
+        self.orders = PerThread(n_threads, n_tables * sizeof(int32_t))
         self.changes = PerThread(n_threads, n_tables * self.n_changes * sizeof(Change))
         self._draw(seed)
+
+    @property
+    def counts_collisions(self):
+        return not self.scans
 
     cdef void _draw(self, uint64_t seed) noexcept nogil:
         cdef uint64_t state = stream(seed, 6, 0)
@@ -207,7 +212,7 @@ cdef class ProjectionRetriever(Retriever):
         return code
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
-        self._insert(p, NULL, p.n_rows, n_threads)
+        self._insert(p, NULL, p.n_rows, seed, n_threads)
 
     cdef void refresh(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
                       bint new_functions, int n_threads) noexcept nogil:
@@ -216,9 +221,9 @@ cdef class ProjectionRetriever(Retriever):
                 self._draw(seed)
             self.build(p, seed, n_threads)
         else:
-            self._insert(p, changed, n, n_threads)
+            self._insert(p, changed, n, seed, n_threads)
 
-    cdef void _insert(self, Parameters p, const int32_t *changed, Py_ssize_t n,
+    cdef void _insert(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
                       int n_threads) noexcept nogil:
         cdef Py_ssize_t i, row
         cdef int t
@@ -230,16 +235,16 @@ cdef class ProjectionRetriever(Retriever):
         if self._rescale(changed == NULL):
             changed, n = NULL, p.n_rows
         for t in prange(self.n_tables, schedule="dynamic", chunksize=1, num_threads=n_threads):
-            self._move(t, changed, n, omp_get_thread_num())
+            self._move(t, changed, n, seed, omp_get_thread_num())
 
-    cdef void _move(self, int table, const int32_t *changed, Py_ssize_t n,
+    cdef void _move(self, int table, const int32_t *changed, Py_ssize_t n, uint64_t seed,
                     int thread) noexcept nogil:
         """Moves those of the changed neurons whose code is another one now."""
         cdef int32_t *ids = <int32_t *> self.ids.p[thread]
         cdef uint64_t *codes = <uint64_t *> self.new_codes.p[thread]
         cdef uint8_t *moved = <uint8_t *> self.moved.p[thread]      # zero between calls
         cdef Py_ssize_t i, row, m = 0
-        cdef uint64_t code
+        cdef uint64_t code, rng
         # Before the first insertion the table is empty, whatever its codes say.
         cdef bint empty = self.tables.starts[table][self.tables.n_slots] == 0
         for i in range(n):
@@ -249,6 +254,13 @@ cdef class ProjectionRetriever(Retriever):
                 self.codes[table, row] = code
                 ids[m], codes[m], moved[row] = <int32_t> row, code, 1
                 m += 1
+        if self.tables.capacity:
+            # In random order: which neurons a full bucket shows must not depend on their ids.
+            rng = stream(seed, 30, table)
+            for i in range(m):
+                row = below(&rng, <uint32_t> (i + 1))
+                ids[i], ids[row] = ids[row], ids[i]
+                codes[i], codes[row] = codes[row], codes[i]
         if m:
             self.tables.insert(table, ids, codes, 1, m, moved, thread)
         for i in range(m):
@@ -402,23 +414,28 @@ cdef class ProjectionRetriever(Retriever):
         cdef Change *own
         cdef Change change
         cdef Probe probe
-        cdef int t, _, k, j, f, n_own, size = 0, room = self.n_tables * (2 * self.n_probes + 4)
+        cdef int32_t *order
+        cdef int t, i, k, j, f, n_own, size = 0, room = self.n_tables * (2 * self.n_probes + 4)
         cdef int left = self.n_tables * (self.n_probes - 1)
         cdef uint64_t *codes = <uint64_t *> self.new_codes.p[thread]
         cdef uint64_t code, field, mask = (<uint64_t> 1 << self.bits) - 1
         cdef double value
         cdef float inner
         cdef bint twice
+        cdef Tally tally = self.begin(thread)
+        if n >= most:
+            return n
         if self.transform == L2_ALSH:
             for k in range(self.n_functions * self.n_tables):
                 value = q[k] / sqrt(max(squared, <float> 1e-30))
                 for j in range(self.n_terms):
                     value += 0.5 * self.terms[j, k]
                 q[k] = <float> value
-        t = below(rng, self.n_tables)
-        for _ in range(self.n_tables):
+        order = self.random_order(rng, thread)
+        for i in range(self.n_tables):
             if n == most:
                 return n
+            t = order[i]
             own = changes + t * self.n_changes
             code, n_own = 0, 0
             for k in range(self.n_functions):
@@ -440,8 +457,7 @@ cdef class ProjectionRetriever(Retriever):
                 codes[t] = code
                 probe.cost, probe.table, probe.last, probe.changes = own[0].cost, t, 0, 1
                 size = <int> push_probe(heap, size, probe)
-            n = take_bucket(self.tables, t, code, out, n, most, marks, rng)
-            t = t + 1 if t + 1 < self.n_tables else 0
+            n = self.meet(t, code, out, n, most, marks, rng, &tally)
         while size and left and n < most:
             probe = heap[0]
             size -= 1
@@ -473,8 +489,8 @@ cdef class ProjectionRetriever(Retriever):
                                                     << f)
             if not twice:                               # to both sides is nowhere
                 left -= 1
-                n = take_bucket(self.tables, t, code, out, n, most, marks, rng)
-        return n
+                n = self.meet(t, code, out, n, most, marks, rng, &tally)
+        return self.settle(&tally, out, n, most, marks, rng)
 
     cdef int _note(self, Change *own, int n, Change change) noexcept nogil:
         """Insertion into a table's changes by ascending cost."""
@@ -488,23 +504,3 @@ cdef class ProjectionRetriever(Retriever):
             j -= 1
         own[j] = change
         return n if n == self.n_changes else n + 1
-
-    def query(self, const float[:, ::1] x, Py_ssize_t most, uint64_t seed=0):
-        """Neurons retrieved for padded rows: a list of int32 arrays."""
-        cdef Py_ssize_t i, n
-        cdef Marks marks
-        cdef uint64_t rng
-        cdef Buffer stamps = Buffer(self.n_neurons * sizeof(uint32_t))
-        cdef Buffer place = Buffer(self.n_neurons * sizeof(int32_t))
-        cdef int32_t[::1] out = np.empty(max(1, min(most, self.n_neurons)), np.int32)
-        if x.shape[0] and x.shape[1] != self.functions.shape[1]:
-            raise ValueError(f"rows of {x.shape[1]} floats, not {self.functions.shape[1]}")
-        memset(place.p, 0xff, self.n_neurons * sizeof(int32_t))
-        marks.stamp, marks.place, marks.n_tail = <uint32_t *> stamps.p, <int32_t *> place.p, 0
-        found = []
-        for i in range(x.shape[0]):
-            marks.epoch = <uint32_t> i + 1
-            rng = stream(seed, 0, i)
-            n = self.retrieve(&x[i, 0], &out[0], 0, out.shape[0], &marks, &rng, 0)
-            found.append(np.array(out[:n]))
-        return found

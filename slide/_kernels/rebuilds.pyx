@@ -54,6 +54,7 @@ cdef class Rebuilds:
         cdef double started
         if self.retriever is None:
             return
+        self.retriever.watch(p)
         self.now = step
         if self.built and step < self.next_rebuild:
             return

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from slide._kernels.hashing cimport NO_BUCKET, HashFamily
 from slide._kernels.optim cimport Parameters
@@ -56,8 +56,7 @@ cdef inline Py_ssize_t take_bucket(Tables tables, int t, uint64_t code, int32_t 
     if code == <uint64_t> NO_BUCKET:
         return n
     slot = tables.slot_of(code, &tag)
-    first = tables.starts[t][slot]
-    count = tables.starts[t][slot + 1] - first
+    tables.shown(t, slot, tag, &first, &count)
     ids = tables.ids[t] + first
     if tables.tag_bits == 0:
         return take_some(ids, count, out, n, most, marks, rng)
@@ -72,6 +71,40 @@ cdef inline Py_ssize_t take_bucket(Tables tables, int t, uint64_t code, int32_t 
     return n
 
 
+cdef enum Strategy:
+    VANILLA, UNION, TOP_K, THRESHOLD
+
+
+cdef struct Tally:
+    # Collisions of one query: how often each neuron was met, which were, and how many those are.
+    uint16_t *count
+    int32_t *ids
+    int32_t *levels         # scratch: neurons by number of collisions
+    Py_ssize_t n
+
+
+cdef inline void count_bucket(Tables tables, int t, uint64_t code, Tally *tally, int most,
+                              Marks *marks) noexcept nogil:
+    """One collision more, of at most `most`, for those of a bucket that are not in the set."""
+    cdef uint8_t tag = 0
+    cdef Py_ssize_t slot, first, count, j
+    cdef int32_t id
+    if code == <uint64_t> NO_BUCKET:
+        return
+    slot = tables.slot_of(code, &tag)
+    tables.shown(t, slot, tag, &first, &count)
+    for j in range(first, first + count):
+        id = tables.ids[t][j]
+        if tables.tag_bits and tables.tags[t][j] != tag:
+            continue
+        if marks.stamp[id] == marks.epoch or marks.place[id] >= marks.n_tail:
+            continue
+        if tally.count[id] == 0:
+            tally.ids[tally.n] = id
+            tally.n += 1
+        tally.count[id] += tally.count[id] < most
+
+
 cdef class Retriever:
     """Finds, for a layer's input, neurons whose activations are likely to be large."""
     cdef readonly Tables tables
@@ -79,7 +112,35 @@ cdef class Retriever:
     cdef int n_threads
     cdef PerThread products             # multiplications made so far, on each thread
     cdef readonly Py_ssize_t roll_units     # of `roll`, for one table; 0: it cannot
+    # What `equip` sets: how neurons are chosen among those in the query's buckets
+    cdef readonly int strategy
+    cdef readonly int min_collisions
+    cdef readonly bint by_label         # queries are labels' weights
+    cdef readonly Py_ssize_t n_candidates   # ranked by their activations; 0: nothing is ranked
+    cdef PerThread counters, met, levels, orders, pool, pool_scores
+    # What `watch` sets: the layer's weights and biases, ld floats a row
+    cdef const float *w
+    cdef Py_ssize_t ld
     cdef _count_from(self, int n_threads)
+    cdef void watch(self, Parameters p) noexcept nogil
+    cdef Py_ssize_t find(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
+                         int32_t *out, Py_ssize_t n, Py_ssize_t most, Marks *marks, uint64_t *rng,
+                         int thread) noexcept nogil
+    cdef Py_ssize_t _ask(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
+                         int32_t *out, Py_ssize_t n, Py_ssize_t most, Marks *marks, uint64_t *rng,
+                         int thread) noexcept nogil
+    cdef inline Py_ssize_t meet(self, int t, uint64_t code, int32_t *out, Py_ssize_t n,
+                                Py_ssize_t most, Marks *marks, uint64_t *rng,
+                                Tally *tally) noexcept nogil:
+        """Takes, or counts, what is in the bucket of table t with this code."""
+        if self.strategy == VANILLA:
+            return take_bucket(self.tables, t, code, out, n, most, marks, rng)
+        count_bucket(self.tables, t, code, tally, self.tables.n_tables, marks)
+        return n
+    cdef Tally begin(self, int thread) noexcept nogil
+    cdef Py_ssize_t settle(self, Tally *tally, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                           Marks *marks, uint64_t *rng) noexcept nogil
+    cdef int32_t *random_order(self, uint64_t *rng, int thread) noexcept nogil
     cdef int64_t total(self) noexcept nogil
     cdef inline void count(self, int thread, int64_t n) noexcept nogil:
         (<int64_t *> self.products.p[thread])[0] += n
@@ -108,8 +169,6 @@ cdef class HashRetriever(Retriever):
     cdef HashFamily next_family
     cdef uint64_t next_seed
     cdef int next_table             # -1: none is being renewed
-    cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n,
+    cdef Buffer order_buffer
+    cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t seed,
                       int n_threads) noexcept nogil
-    cdef Py_ssize_t _union(self, Tables tables, const float *x, int32_t *out, Py_ssize_t n,
-                           Py_ssize_t most, Marks *marks, uint64_t *rng,
-                           int thread) noexcept nogil

@@ -1,12 +1,38 @@
-"""Retrieval: neurons that a layer's input finds in hash tables."""
+"""Retrieval: neurons that a layer's input finds in hash tables.
+
+Strategies
+----------
+A query hashes its vector once a table. What is then taken of the L buckets, and what is known about
+the probability that a neuron which one table's code shares with probability s is among it (Chen et
+al., MLSys 2020, section 3.1.2, with the first formula corrected):
+
+========= ============================================ =============================================
+strategy  taken                                        inclusion probability
+========= ============================================ =============================================
+VANILLA   tables in random order until there are       1 - (1 - s)^tau for the tau tables looked at
+          `most`
+UNION     of all L buckets; a random part of them      1 - (1 - s)^L, times room / found if more are
+          where `most` are fewer                       found than there is room
+TOP_K     those in most of the L buckets, ties at      depends on the other neurons' collisions
+          random
+THRESHOLD those in at least m of the L buckets; a      sum_{i >= m} C(L, i) s^i (1 - s)^(L - i),
+          random part where `most` are fewer           times room / found
+========= ============================================ =============================================
+
+Each averages over draws of the hash functions.
+"""
 cimport cython
 from cython.parallel cimport prange
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from slide._kernels.openmp cimport omp_get_thread_num
-from slide._kernels.random cimport below
+from slide._kernels.random cimport below, stream
+from slide._kernels.ranking cimport largest
+from slide._kernels.simd cimport simd
 from slide._kernels.tables cimport Tables
+
+import numpy as np
 
 cdef enum:
     CODES_AT_ONCE = 1 << 22     # codes that a rebuild holds at a time: 32 MB
@@ -15,6 +41,220 @@ cdef enum:
 cdef class Retriever:
     def __cinit__(self, *args, **kwargs):
         self.arrays = {}
+        self.strategy, self.n_candidates, self.by_label = VANILLA, 0, False
+        self.w, self.ld = NULL, 0
+
+    @property
+    def counts_collisions(self):
+        """Whether `equip` can have a strategy and bounded buckets."""
+        return False
+
+    def equip(self, str strategy="vanilla", int min_collisions=1, str query="input",
+              Py_ssize_t n_candidates=0, Py_ssize_t capacity=0, str overflow="reservoir",
+              uint64_t seed=0):
+        """Chooses a strategy and what buckets show; before the tables are built.
+
+        Parameters
+        ----------
+        strategy : {"vanilla", "union", "top_k", "threshold"}
+        min_collisions : int
+            m of the threshold.
+        query : {"input", "label"}
+            Where labels are known, the tables are asked for each label's weights in turn, with
+            equal shares of the room.
+        n_candidates : int
+            So many are retrieved and ranked by their activations; 0: nothing is.
+        capacity, overflow, seed
+            Of buckets, see `Tables.limit`; 0: they show all.
+        """
+        cdef int n_tables = self.tables.n_tables
+        cdef Py_ssize_t n = self.tables.n_items
+        number = {"vanilla": VANILLA, "union": UNION, "top_k": TOP_K,
+                  "threshold": THRESHOLD}[strategy]
+        if (number != VANILLA or capacity) and not self.counts_collisions:
+            raise ValueError("these tables have no codes: cells are ranked and taken whole")
+        if not 1 <= min_collisions <= n_tables:
+            raise ValueError(f"min_collisions={min_collisions} with {n_tables} tables")
+        if query not in ("input", "label"):
+            raise ValueError(f"query={query!r}")
+        if not 0 <= n_candidates <= n:
+            raise ValueError(f"{n_candidates} candidates of {n} neurons")
+        if capacity:
+            self.tables.limit(capacity, overflow, seed)
+        self.strategy, self.min_collisions, self.by_label = number, min_collisions, query == "label"
+        self.n_candidates = n_candidates
+        if number != VANILLA:
+            self.counters = PerThread(self.n_threads, n * sizeof(uint16_t))
+            self.met = PerThread(self.n_threads, n * sizeof(int32_t))
+            self.levels = PerThread(self.n_threads, (n_tables + 1) * sizeof(int32_t))
+        if n_candidates:
+            self.pool = PerThread(self.n_threads, n_candidates * sizeof(int32_t))
+            self.pool_scores = PerThread(self.n_threads, 3 * n_candidates * sizeof(float))
+
+    cdef void watch(self, Parameters p) noexcept nogil:
+        """Before every step and prediction: where the weights are."""
+        self.w, self.ld = p.w, p.ld
+
+    cdef Tally begin(self, int thread) noexcept nogil:
+        """An empty tally; of a strategy that does not count it is not used."""
+        cdef Tally tally
+        tally.n, tally.count, tally.ids, tally.levels = 0, NULL, NULL, NULL
+        if self.strategy != VANILLA:
+            tally.count = <uint16_t *> self.counters.p[thread]      # zeros between queries
+            tally.ids = <int32_t *> self.met.p[thread]
+            tally.levels = <int32_t *> self.levels.p[thread]
+        return tally
+
+    cdef Py_ssize_t settle(self, Tally *tally, int32_t *out, Py_ssize_t n, Py_ssize_t most,
+                           Marks *marks, uint64_t *rng) noexcept nogil:
+        """Appends the chosen ones of the neurons that were met, until there are `most`."""
+        cdef Py_ssize_t j, rest, left = most - n
+        cdef int level, least, sure
+        cdef int n_levels = self.tables.n_tables
+        cdef int32_t id
+        if self.strategy == VANILLA:
+            return n
+        memset(tally.levels, 0, (n_levels + 1) * sizeof(int32_t))
+        for j in range(tally.n):
+            tally.levels[tally.count[tally.ids[j]]] += 1
+        least = 1 if self.strategy != THRESHOLD else self.min_collisions
+        sure = n_levels + 1             # from so many collisions on a neuron is taken anyhow
+        rest = 0
+        if self.strategy == TOP_K:
+            while sure > 1 and tally.levels[sure - 1] <= left:
+                sure -= 1
+                left -= tally.levels[sure]
+            least = max(1, sure - 1)
+        # Of the others with at least `least`, `left` random ones: selection sampling (Knuth,
+        # TAOCP 2, 3.4.2).
+        for level in range(least, sure):
+            rest += tally.levels[level]
+        for j in range(tally.n):
+            id = tally.ids[j]
+            level = tally.count[id]
+            tally.count[id] = 0
+            if level < least:
+                continue
+            if level < sure:
+                rest -= 1
+                if not (left > rest or <Py_ssize_t> below(rng, <uint32_t> (rest + 1)) < left):
+                    continue
+                left -= 1
+            marks.stamp[id] = marks.epoch
+            out[n] = id
+            n += 1
+        return n
+
+    cdef int32_t *random_order(self, uint64_t *rng, int thread) noexcept nogil:
+        """A random permutation of the tables."""
+        cdef int32_t *order = <int32_t *> self.orders.p[thread]
+        cdef int i, j, n = self.tables.n_tables
+        for i in range(n):
+            j = <int> below(rng, <uint32_t> (i + 1))
+            order[i] = order[j]
+            order[j] = i
+        return order
+
+    cdef Py_ssize_t find(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
+                         int32_t *out, Py_ssize_t n, Py_ssize_t most, Marks *marks, uint64_t *rng,
+                         int thread) noexcept nogil:
+        """Appends neurons for an input to the n in `out`, which are marked, until there are
+        `most`; returns how many there are.
+
+        labels : of the input, where they are known
+        """
+        cdef int32_t *ids
+        cdef float *scores
+        cdef Py_ssize_t j, m, room = most - n
+        if self.n_candidates <= room or room < 1:
+            return self._ask(x, labels, n_labels, out, n, most, marks, rng, thread)
+        ids = <int32_t *> self.pool.p[thread]
+        scores = <float *> self.pool_scores.p[thread]
+        m = self._ask(x, labels, n_labels, ids, 0, self.n_candidates, marks, rng, thread)
+        simd.rows_dot(scores, self.w, self.ld, ids, m, x)
+        self.count(thread, m * self.ld)
+        for j in range(m):              # those that are not kept can still be drawn
+            marks.stamp[ids[j]] = marks.epoch - 1
+        m = largest(scores, ids, m, room, out + n, scores, scores + self.n_candidates)
+        for j in range(n, n + m):
+            marks.stamp[out[j]] = marks.epoch
+        return n + m
+
+    cdef Py_ssize_t _ask(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
+                         int32_t *out, Py_ssize_t n, Py_ssize_t most, Marks *marks, uint64_t *rng,
+                         int thread) noexcept nogil:
+        cdef Py_ssize_t j, first, at
+        if not self.by_label or n_labels < 1:
+            return self.retrieve(x, out, n, most, marks, rng, thread)
+        # Begin with any label, so that the first ones do not always get what others leave.
+        first = below(rng, <uint32_t> n_labels)
+        for j in range(n_labels):
+            at = labels[first + j if first + j < n_labels else first + j - n_labels]
+            n = self.retrieve(self.w + at * self.ld, out, n, n + (most - n) // (n_labels - j),
+                              marks, rng, thread)
+        return n
+
+    def query(self, const float[:, ::1] x, Py_ssize_t most, uint64_t seed=0, labels=None,
+              Parameters p=None):
+        """Neurons retrieved for padded rows: a list of int32 arrays.
+
+        labels : sequence of sequences of int
+            Of every row; they are not among what is returned.
+        p : Parameters
+            Of the layer, where candidates are ranked or labels asked for.
+        """
+        cdef Py_ssize_t i, j, n, n_neurons = self.tables.n_items
+        cdef Marks marks
+        cdef uint64_t rng
+        cdef Buffer stamps = Buffer(n_neurons * sizeof(uint32_t))
+        cdef Buffer place = Buffer(n_neurons * sizeof(int32_t))
+        cdef int32_t[::1] out = np.empty(max(1, min(most, n_neurons)), np.int32)
+        cdef int32_t[::1] y = np.empty(0, np.int32)
+        if self.ld == 0:
+            raise ValueError("the tables have not been built")
+        if p is not None:
+            if p.n_rows != n_neurons or p.ld != self.ld:
+                raise ValueError(f"{p.n_rows} rows of {p.ld} floats, not {n_neurons} of {self.ld}")
+            self.watch(p)
+        elif self.n_candidates or self.by_label and labels is not None:
+            raise ValueError("without the layer's parameters nothing is ranked, nor asked by label")
+        if x.shape[0] and x.shape[1] != self.ld:
+            raise ValueError(f"rows of {x.shape[1]} floats, not {self.ld}")
+        if labels is not None and len(labels) != x.shape[0]:
+            raise ValueError(f"labels of {len(labels)} rows, not {x.shape[0]}")
+        memset(place.p, 0xff, n_neurons * sizeof(int32_t))
+        marks.stamp, marks.place, marks.n_tail = <uint32_t *> stamps.p, <int32_t *> place.p, 0
+        found = []
+        for i in range(x.shape[0]):
+            marks.epoch = <uint32_t> i + 1
+            rng = stream(seed, 0, i)
+            if labels is not None:
+                y = np.array(labels[i], dtype=np.int32).reshape(-1)
+            for j in range(y.shape[0]):
+                if not 0 <= y[j] < n_neurons:
+                    raise ValueError(f"label {y[j]} of {n_neurons} neurons")
+                marks.stamp[y[j]] = marks.epoch
+            n = self.find(&x[i, 0], &y[0] if y.shape[0] else NULL, y.shape[0], &out[0], 0,
+                          out.shape[0], &marks, &rng, 0)
+            found.append(np.array(out[:n]))
+        return found
+
+    def show(self, const float[:, ::1] x):
+        """Shows padded inputs, as a layer shows those of a training batch."""
+        if self.ld == 0:
+            raise ValueError("the tables have not been built")
+        if x.shape[0] and x.shape[1] != self.ld:
+            raise ValueError(f"rows of {x.shape[1]} floats, not {self.ld}")
+        if x.shape[0]:
+            self.observe(&x[0, 0], x.shape[1], x.shape[0])
+
+    def statistics(self):
+        """How neurons are spread over the buckets; see `Tables.statistics`."""
+        return self.tables.statistics()
+
+    def bucket_loads(self, int table):
+        """Members of every bucket of a table that has any."""
+        return self.tables.loads(table)
 
     cdef _count_from(self, int n_threads):
         self.n_threads = n_threads
@@ -77,7 +317,7 @@ cdef class Retriever:
 
 @cython.final
 cdef class HashRetriever(Retriever):
-    """The union of the query's buckets in L tables of one hash family (SLIDE, section 3.1)."""
+    """The query's buckets in L tables of one hash family (SLIDE, section 3.1)."""
     def __cinit__(self, HashFamily family, Py_ssize_t n_neurons, int n_threads):
         self.family, self.arrays = family, family.arrays
         self._count_from(n_threads)
@@ -87,7 +327,13 @@ cdef class HashRetriever(Retriever):
         self.scratch = PerThread(n_threads, family.scratch_floats() * sizeof(float))
         self.codes_buffer = Buffer(n_neurons * self.tables_at_once * sizeof(uint64_t))
         self.moved_buffer = Buffer(n_neurons)
+        self.order_buffer = Buffer(n_neurons * sizeof(int32_t))
+        self.orders = PerThread(n_threads, family.n_tables * sizeof(int32_t))
         self.next_table = -1
+
+    @property
+    def counts_collisions(self):
+        return True
 
     def start_rolling(self, HashFamily spare):
         """Makes `roll` possible; spare: another kernel like the family's."""
@@ -95,25 +341,39 @@ cdef class HashRetriever(Retriever):
                 spare.arrays[name].shape != array.shape
                 for name, array in self.family.arrays.items()):
             raise ValueError("spare functions that are not like the family's")
+        if self.family.fitted:
+            raise ValueError("what the functions are fitted to is the same in all tables")
         self.next_family, self.roll_units = spare, self.tables.n_items
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
-        self._insert(p, NULL, p.n_rows, n_threads)
+        self.family.fit(p, True)
+        self._insert(p, NULL, p.n_rows, seed, n_threads)
 
     cdef void refresh(self, Parameters p, const int32_t *changed, Py_ssize_t n, uint64_t seed,
                       bint new_functions, int n_threads) noexcept nogil:
         if new_functions:
             self.family.redraw(seed, 0, self.family.n_tables)
-            self._insert(p, NULL, p.n_rows, n_threads)
+        if self.family.fit(p, new_functions) or new_functions:
+            self._insert(p, NULL, p.n_rows, seed, n_threads)
         else:
-            self._insert(p, changed, n, n_threads)
+            self._insert(p, changed, n, seed, n_threads)
 
-    cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n,
+    cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t seed,
                       int n_threads) noexcept nogil:
         cdef int first = 0, width, t
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, j
         cdef uint64_t *codes
         cdef uint8_t *moved = <uint8_t *> self.moved_buffer.p
+        cdef int32_t *order = <int32_t *> self.order_buffer.p
+        cdef uint64_t rng
+        if self.tables.capacity:
+            # In random order: which neurons a full bucket shows must not depend on their ids.
+            rng = stream(seed, 30, n)
+            for i in range(n):
+                j = below(&rng, <uint32_t> (i + 1))
+                order[i] = order[j]
+                order[j] = ids[i] if ids != NULL else <int32_t> i
+            ids = order
         codes = <uint64_t *> self.codes_buffer.p
         for i in range(n):
             moved[ids[i] if ids != NULL else i] = 1
@@ -158,20 +418,21 @@ cdef class HashRetriever(Retriever):
 
     cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
                              Marks *marks, uint64_t *rng, int thread) noexcept nogil:
-        return self._union(self.tables, x, out, n, most, marks, rng, thread)
-
-    cdef Py_ssize_t _union(self, Tables tables, const float *x, int32_t *out, Py_ssize_t n,
-                           Py_ssize_t most, Marks *marks, uint64_t *rng,
-                           int thread) noexcept nogil:
         cdef uint64_t *codes = <uint64_t *> self.codes_of_thread.p[thread]
-        cdef int t, _, n_tables = tables.n_tables
-        self.family.codes(x, 0, n_tables, codes, <float *> self.scratch.p[thread])
+        cdef int32_t *order
+        cdef int i, r, t, n_tables = self.tables.n_tables
+        cdef Tally tally = self.begin(thread)
+        if n >= most:
+            return n
+        self.family.query_codes(x, 0, n_tables, codes, <float *> self.scratch.p[thread])
         self.count(thread, self.family.products * n_tables)
         # Any table may be the first, so that a full set does not always come from the same ones.
-        t = below(rng, n_tables)
-        for _ in range(n_tables):
-            if n == most:
-                break
-            n = take_bucket(tables, t, codes[t], out, n, most, marks, rng)
-            t = t + 1 if t + 1 < n_tables else 0
-        return n
+        order = self.random_order(rng, thread)
+        for r in range(self.family.n_ranges - 1, -1, -1):
+            for i in range(n_tables):
+                if n == most:
+                    break
+                t = order[i]
+                n = self.meet(t, self.family.of_range(codes[t], r) if codes[t] !=
+                              <uint64_t> NO_BUCKET else codes[t], out, n, most, marks, rng, &tally)
+        return self.settle(&tally, out, n, most, marks, rng)

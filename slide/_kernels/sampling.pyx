@@ -200,7 +200,8 @@ cdef class ActiveSet:
                 pi[n] = 1
             return self.retriever.draw(x, out, n_labels, self.max_active, marks, &rng, pi, thread)
         if self.retriever is not None and n < self.max_active:
-            n = self.retriever.retrieve(x, out, n, self.max_active, marks, &rng, thread)
+            n = self.retriever.find(x, labels, n_labels, out, n, self.max_active, marks, &rng,
+                                    thread)
         n = self._fill(out, n, least, marks, &rng)
         if self.n_own_tail and self.draw is not None:
             least = n
@@ -245,7 +246,7 @@ cdef class ActiveSet:
         for i in range(self.n_frequent):
             out[i] = self.shared[self.n_tail + i]
         n = self.n_frequent
-        return self.retriever.retrieve(x, out, n, n + most, marks, &rng, thread)
+        return self.retriever.find(x, NULL, 0, out, n, n + most, marks, &rng, thread)
 
     cdef void maintain(self, Parameters p, uint64_t seed, uint64_t step,
                        int n_threads) noexcept nogil:

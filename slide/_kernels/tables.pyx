@@ -1,10 +1,10 @@
 """Bucket storage: about 4 bytes an item and table, no bucket preallocated, none overflows."""
 cimport cython
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from slide._kernels.hashing cimport NO_BUCKET
-from slide._kernels.random cimport mix64
+from slide._kernels.random cimport below, mix64, stream
 
 import numpy as np
 
@@ -24,6 +24,13 @@ cdef class Tables:
         Only with code_bits = 0.
     n_threads : int
         Threads that may call insert at once, each for another table.
+
+    Notes
+    -----
+    `limit` bounds what a bucket shows to queries. All members stay stored, those beyond the bound
+    come into view when others leave, so what is shown depends on the members and their order alone:
+    of a first-in-first-out bucket the last ones that were inserted; of a reservoir any ones, all
+    equally likely.
     """
 
     def __cinit__(self, Py_ssize_t n_items, int n_tables, int code_bits, Py_ssize_t n_slots,
@@ -31,6 +38,8 @@ cdef class Tables:
         cdef Py_ssize_t i, n = n_tables + n_threads
         self.n_items, self.n_tables, self.code_bits = n_items, n_tables, code_bits
         self.slot_bits, self.tag_bits, self.mixed = 0, 0, False
+        self.capacity, self.overflow, self.seed = 0, FIFO, 0
+        self.inserts = np.zeros(n_tables, np.int64)
         if code_bits:
             # At most n_items / 4 slots of 4 bytes and one byte of tag: 6 bytes an item in all.
             self.slot_bits = min(code_bits, max(1, len(bin(n_items)) - 2 - 3))
@@ -60,6 +69,68 @@ cdef class Tables:
         tag[0] = <uint8_t> (code & ((1 << self.tag_bits) - 1))
         return <Py_ssize_t> (code >> self.tag_bits)
 
+    def limit(self, Py_ssize_t capacity, str overflow, uint64_t seed=0):
+        """Shows at most `capacity` members of every bucket; of tables that are still empty.
+
+        overflow : {"fifo", "reservoir"}
+        """
+        if capacity < 1 or overflow not in ("fifo", "reservoir"):
+            raise ValueError(f"capacity={capacity} with overflow={overflow!r}")
+        if np.asarray(self.inserts).any():
+            raise ValueError("tables that are in use")
+        self.capacity, self.seed = capacity, seed
+        self.overflow = FIFO if overflow == "fifo" else RESERVOIR
+
+    cdef void shown(self, int table, Py_ssize_t slot, uint8_t tag, Py_ssize_t *first,
+                    Py_ssize_t *count) noexcept nogil:
+        """The part of a slot with the tag's members that its bucket shows, and with no others."""
+        cdef Py_ssize_t low = self.starts[table][slot], high = self.starts[table][slot + 1], at
+        cdef Py_ssize_t left = self.capacity
+        first[0], count[0] = low, high - low
+        if left == 0 or high - low <= left:
+            return
+        if self.overflow == RESERVOIR:
+            at = low + left
+            if self.tag_bits:
+                at = low
+                while at < high and left:
+                    left -= self.tags[table][at] == tag
+                    at += 1
+            count[0] = at - low
+        else:
+            at = high - left
+            if self.tag_bits:
+                at = high
+                while at > low and left:
+                    at -= 1
+                    left -= self.tags[table][at] == tag
+            first[0], count[0] = at, high - at
+
+    cdef void _shuffle(self, int table, const uint8_t *moved, bint all_new) noexcept nogil:
+        """Gives the new ones at every slot's end random places in it.
+
+        The order of a slot's items is then a random permutation if it was one before: the shuffle
+        of Fisher & Yates from inside out, of which reservoir sampling (Vitter, TOMS 1985, algorithm
+        R) keeps the beginning. It stays one when items leave.
+        """
+        cdef int32_t *ids = self.ids[table]
+        cdef int32_t *start = self.starts[table]
+        cdef uint8_t *tag = self.tags[table]
+        cdef uint64_t rng = stream(self.seed, <uint64_t> table, <uint64_t> self.inserts[table])
+        cdef Py_ssize_t slot, at, to
+        cdef int32_t id
+        cdef uint8_t t
+        for slot in range(self.n_slots):
+            for at in range(start[slot], start[slot + 1]):
+                id = ids[at]
+                if not (all_new or moved[id]):
+                    continue
+                to = start[slot] + below(&rng, <uint32_t> (at - start[slot] + 1))
+                ids[at], ids[to] = ids[to], id
+                if self.tag_bits:
+                    t = tag[at]
+                    tag[at], tag[to] = tag[to], t
+
     cdef void insert(self, int table, const int32_t *items, const uint64_t *codes,
                      Py_ssize_t stride, Py_ssize_t n, const uint8_t *moved,
                      int thread) noexcept nogil:
@@ -76,6 +147,7 @@ cdef class Tables:
         cdef uint8_t *new_tag = self.tags[spare]
         cdef uint8_t t = 0
         cdef int32_t count, total = 0
+        cdef bint all_new = start[self.n_slots] == 0
         memset(new_start, 0, (self.n_slots + 1) * sizeof(int32_t))
         for slot in range(self.n_slots):
             for j in range(start[slot], start[slot + 1]):
@@ -110,6 +182,9 @@ cdef class Tables:
         self.ids[table], self.ids[spare] = new_ids, ids
         self.starts[table], self.starts[spare] = new_start, start
         self.tags[table], self.tags[spare] = new_tag, tag
+        self.inserts[table] += 1
+        if self.capacity and self.overflow == RESERVOIR:
+            self._shuffle(table, moved, all_new)
 
     cdef void refill(self, int table, const uint64_t *codes, const uint8_t *moved,
                      int thread) noexcept nogil:
@@ -149,18 +224,18 @@ cdef class Tables:
         return self.n_tables * (self.n_items * per_item + (self.n_slots + 1) * sizeof(int32_t))
 
     def bucket(self, int table, uint64_t code):
-        """Ids in the bucket of a code."""
+        """Ids that the bucket of a code shows."""
         if not 0 <= table < self.n_tables:
             raise IndexError(f"table {table} of {self.n_tables}")
         cdef uint8_t tag = 0
-        cdef Py_ssize_t slot = self.slot_of(code, &tag), j
+        cdef Py_ssize_t slot = self.slot_of(code, &tag), j, first, count
         if code == <uint64_t> NO_BUCKET:
             return np.empty(0, dtype=np.int32)
         if not 0 <= slot < self.n_slots:
             raise IndexError(f"code {code} of {self.n_slots}")
+        self.shown(table, slot, tag, &first, &count)
         return np.array(
-            [self.ids[table][j]
-             for j in range(self.starts[table][slot], self.starts[table][slot + 1])
+            [self.ids[table][j] for j in range(first, first + count)
              if not self.tag_bits or self.tags[table][j] == tag], dtype=np.int32)
 
     def sizes(self, int table):
@@ -170,13 +245,62 @@ cdef class Tables:
         cdef Py_ssize_t j
         return np.diff([self.starts[table][j] for j in range(self.n_slots + 1)])
 
+    def loads(self, int table):
+        """Number of members of every bucket that has any, shown or not, in the order of codes."""
+        if not 0 <= table < self.n_tables:
+            raise IndexError(f"table {table} of {self.n_tables}")
+        sizes = self.sizes(table)
+        if self.tag_bits == 0:
+            return sizes[sizes > 0]
+        slots = np.repeat(np.arange(self.n_slots), sizes)
+        tags = np.array(<uint8_t[:self.n_items]> self.tags[table])[:len(slots)]
+        return np.unique(slots << 8 | tags, return_counts=True)[1]
+
+    def statistics(self):
+        """How the items are spread over the buckets of all tables, as floats by name.
+
+        Returns
+        -------
+        dict
+            n_buckets (of one table, as far as they are told apart), empty (mean share of these
+            without members), mean_load and max_load (members of the others), load_of_item (mean
+            members of the bucket that an item is in: what a query as like as an item meets),
+            overfull (mean share of the buckets with members that do not show all of them), hidden
+            (share of all members that are not shown) and outside (share of items in no bucket).
+        """
+        cdef int t
+        n_buckets = self.n_slots << self.tag_bits
+        used = members = squares = most = overfull = hidden = 0
+        for t in range(self.n_tables):
+            loads = self.loads(t).astype(np.int64)
+            used += len(loads)
+            members += int(loads.sum())
+            squares += int((loads ** 2).sum())
+            most = max(most, int(loads.max(initial=0)))
+            if self.capacity:
+                overfull += int((loads > self.capacity).sum())
+                hidden += int(np.maximum(loads - self.capacity, 0).sum())
+        return {
+            "n_buckets": float(n_buckets),
+            "empty": 1 - used / (n_buckets * self.n_tables),
+            "mean_load": members / max(1, used),
+            "max_load": float(most),
+            "load_of_item": squares / max(1, members),
+            "overfull": overfull / max(1, used),
+            "hidden": hidden / max(1, members),
+            "outside": 1 - members / (self.n_items * self.n_tables),
+        }
+
     def get_state(self):
-        """Copies of ids (L, n_items), starts (L, n_slots + 1) and, if there are any, tags."""
+        """Copies of ids (L, n_items), starts (L, n_slots + 1) and, if there are any, tags; of
+        reservoirs also what their further draws depend on."""
         cdef Py_ssize_t t
         state = {"ids": np.empty((self.n_tables, self.n_items), np.int32),
                  "starts": np.empty((self.n_tables, self.n_slots + 1), np.int32)}
         if self.tag_bits:
             state["tags"] = np.empty((self.n_tables, self.n_items), np.uint8)
+        if self.capacity and self.overflow == RESERVOIR:
+            state["inserts"] = np.array(self.inserts)
         for t in range(self.n_tables):
             state["ids"][t] = <int32_t[:self.n_items]> self.ids[t]
             state["starts"][t] = <int32_t[:self.n_slots + 1]> self.starts[t]
@@ -192,6 +316,8 @@ cdef class Tables:
                   "starts": ((self.n_tables, self.n_slots + 1), np.int32)}
         if self.tag_bits:
             wanted["tags"] = (self.n_tables, self.n_items), np.uint8
+        if self.capacity and self.overflow == RESERVOIR:
+            wanted["inserts"] = (self.n_tables,), np.int64
         for name, (shape, dtype) in wanted.items():
             if state[name].shape != shape or state[name].dtype != dtype:
                 raise ValueError(f"hash tables: {name} is {state[name].dtype}{state[name].shape}, "
@@ -205,6 +331,10 @@ cdef class Tables:
             if end > self.n_items or end and not 0 <= used[0] <= used[end - 1] < self.n_items \
                     or (np.diff(used) == 0).any():
                 raise ValueError(f"hash tables: table {t} has an id twice, or out of range")
+        if "inserts" in wanted:
+            if state["inserts"].min() < 0:
+                raise ValueError(f"hash tables: inserts {state['inserts']}")
+            np.asarray(self.inserts)[:] = state["inserts"]
         for t in range(self.n_tables):
             (<int32_t[:self.n_items]> self.ids[t])[:] = ids[t]
             (<int32_t[:self.n_slots + 1]> self.starts[t])[:] = starts[t]

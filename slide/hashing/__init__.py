@@ -13,9 +13,11 @@ from slide.hashing._family import HashFamily
 from slide.hashing.clusters import Clusters
 from slide.hashing.crosspolytope import CrossPolytope
 from slide.hashing.inclusion import retrieval_probability
+from slide.hashing.learned import Learned
 from slide.hashing.minhash import MinHash
 from slide.hashing.projections import E2LSH, SimHash
 from slide.hashing.sketches import Sketches
+from slide.hashing.transforms import Transformed
 from slide.hashing.winners import DWTA, WTA
 
 __all__ = [
@@ -25,15 +27,17 @@ __all__ = [
     "Clusters",
     "CrossPolytope",
     "HashFamily",
+    "Learned",
     "MinHash",
     "SimHash",
     "Sketches",
+    "Transformed",
     "get",
     "retrieval_probability",
     "serialize",
 ]
 
-FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters, Sketches)
+FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters, Sketches, Transformed, Learned)
 
 
 def get(identifier: Any) -> HashFamily:
