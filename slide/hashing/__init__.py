@@ -12,6 +12,7 @@ from slide import _validation as check
 from slide.hashing._family import HashFamily
 from slide.hashing.clusters import Clusters
 from slide.hashing.crosspolytope import CrossPolytope
+from slide.hashing.index import Index
 from slide.hashing.minhash import MinHash
 from slide.hashing.projections import E2LSH, SimHash
 from slide.hashing.sketches import Sketches
@@ -24,6 +25,7 @@ __all__ = [
     "Clusters",
     "CrossPolytope",
     "HashFamily",
+    "Index",
     "MinHash",
     "SimHash",
     "Sketches",
