@@ -390,6 +390,8 @@ class Sequential:
                 "is being trained; on_epoch_end can"
             )
         network = self._net(data, batch_size, n_threads, training)
+        if training:
+            self.layers[-1].forget_searcher()
         self._kernels_in_use = True
         try:
             # Matrix products run inside our own threads.
@@ -406,6 +408,7 @@ class Sequential:
                     raise ValueError(f"bias_initializer of {layer!r} is one for output layers")
                 counts = np.bincount(targets.indices, minlength=layer.units)
                 initializer: Any = layer.bias_initializer
+                layer.forget_searcher()
                 layer._bias_view[...] = initializer(
                     (layer.units,), label_counts=counts, n_samples=targets.shape[0]
                 )
@@ -769,9 +772,13 @@ class Sequential:
         batch_size : int
             Rows that are worked on at a time.
         exact : bool
-            Whether all neurons are computed. False needs `top_k` and a sampler with `LSH`: only the
-            neurons that the tables return are, softmax is over them, and ids are -1 (scores -inf)
-            where the tables returned fewer than `top_k`.
+            Whether all neurons are computed. False needs `top_k` and a dense input of the output
+            layer: only neurons that are retrieved are computed, and softmax is over them, so that
+            its probabilities are too large where likely neurons were not. With a sampler that has
+            `LSH` its tables are asked, and ids are -1 (scores -inf) where they returned fewer than
+            `top_k`. Otherwise an index like `slide.hashing.Index` finds them. The first such
+            prediction makes it, with the mean input of its first `batch_size` rows, and it is kept
+            until weights change.
         n_jobs : int or None
             As in `fit`.
 
@@ -793,16 +800,26 @@ class Sequential:
         if not exact:
             if top_k is None:
                 raise ValueError("exact=False needs top_k")
-            sampler = self.layers[-1].sampler
-            if sampler is None or not sampler.retrieves:
-                raise ValueError(f"exact=False needs an output layer with LSH, not {sampler!r}")
+        output = self.layers[-1]
+        tables = output.sampler is not None and output.sampler.retrieves
         with self._exclusive("predict"):
             data = Data(self._features(x))
+            if not exact and output.by_feature:
+                raise ValueError(
+                    f"exact=False: {output!r} has sparse features as its input; a dense input is "
+                    f"needed: put a hidden layer between, or Input(..., sparse=False)"
+                )
             self._settle()
             scores = np.empty((data.n, units), np.float32) if top_k is None else None
             with self._kernels(data, batch_size, n_threads, False) as network:
+                searcher = None
+                if not exact and not tables:
+                    searcher = output.searcher(
+                        top_k, n_threads, lambda: network.output_inputs(data, self.seed, self.step)
+                    )
                 ids, top, _ = network.predict(
                     data,
+                    searcher=searcher,
                     scores=scores,
                     top_k=top_k or 0,
                     exact=exact,

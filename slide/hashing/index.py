@@ -649,28 +649,32 @@ def _blocks(
 def _best(
     queries: np.ndarray, parts: list[np.ndarray], labels: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k best of all rows: the k best so far, and those of a block that beat them."""
-    m, first = len(queries), 0
-    ids = np.empty((m, 0), np.int32)
-    scores = np.empty((m, 0), np.float32)
+    """Return the k best of all rows, of equals those with the smallest labels.
+
+    Only scores that beat the k-th best so far are sorted: about k of each block, because blocks
+    double until they are large.
+    """
+    m, first, height = len(queries), 0, max(64, 2 * k)
+    query = np.empty(0, np.int64)
+    ids, scores, border = np.empty(0, np.int32), np.empty(0, np.float32), None
     for rows in parts:
-        for start in range(0, len(rows), 16384):
-            block = rows[start : start + 16384]
+        at = 0
+        while at < len(rows):
+            block = rows[at : at + height]
             z = queries @ block.T
-            names = labels[first : first + len(block)]
-            first += len(block)
-            if len(block) > k:
-                # Of equals at the border those with smaller labels, as `query` does.
-                best = np.argpartition(z, len(block) - k, axis=1)[:, len(block) - k :]
-                border = np.take_along_axis(z, best, axis=1).min(axis=1, keepdims=True)
-                for i in np.flatnonzero(np.count_nonzero(z >= border, axis=1) > k):
-                    equal = np.flatnonzero(z[i] >= border[i])
-                    best[i] = equal[np.lexsort((names[equal], -z[i, equal]))][:k]
+            if border is None:
+                more, column = (i.ravel() for i in np.indices(z.shape))
             else:
-                best = np.broadcast_to(np.arange(len(block)), (m, len(block)))
-            scores = np.concatenate([scores, np.take_along_axis(z, best, axis=1)], axis=1)
-            ids = np.concatenate([ids, names[best]], axis=1)
-            order = np.lexsort((ids, -scores), axis=1)[:, :k]
-            scores = np.take_along_axis(scores, order, axis=1)
-            ids = np.take_along_axis(ids, order, axis=1)
-    return ids, scores
+                more, column = np.nonzero(z >= border[:, np.newaxis])
+            query = np.concatenate([query, more])
+            ids = np.concatenate([ids, labels[first + at + column]])
+            scores = np.concatenate([scores, z[more, column]])
+            order = np.lexsort((ids, -scores, query))
+            starts = np.searchsorted(query[order], np.arange(m))
+            order = order[np.arange(len(order)) - starts[query[order]] < k]
+            query, ids, scores = query[order], ids[order], scores[order]
+            if len(query) == m * k:
+                border = scores[k - 1 :: k]
+            at, height = at + len(block), min(2 * height, 16384)
+        first += len(rows)
+    return ids.reshape(m, k), scores.reshape(m, k)
