@@ -46,7 +46,7 @@ SHAPES = ("wordnet", "670k")
 def indexes():
     """Name -> (family, numbers of candidates; None is the default)."""
     return {
-        "Index()": ("auto", [None]),
+        "auto": ("auto", [None, 0.002]),
         "Sketches(32)": (hashing.Sketches(32, n_probes=64), [0.002]),
         "Clusters": (hashing.Clusters(n_probes=64), [0.01, 0.03]),
         "SimHash(12, 50)": (hashing.SimHash(12, 50), [0.03]),
@@ -98,7 +98,7 @@ def measure(shape, options):
     W = np.ascontiguousarray(W.T)
     systems, made = {}, {}
     exact = hashing.Index(n_jobs=options.threads)
-    made["Index()"], _ = timed(exact.fit, W, b, X_sample=sample)
+    made["auto"], _ = timed(exact.fit, W, b, X_sample=sample)
 
     def numpy_exact():
         with threadpool_limits(options.threads, user_api="blas"):
@@ -122,7 +122,8 @@ def measure(shape, options):
             index = hashing.Index(family, n_jobs=options.threads)
             made[name], _ = timed(index.fit, W, b, X_sample=sample)
         for candidates in numbers:
-            label = name if candidates is None else f"Index({name}), {candidates:.1%} candidates"
+            label = f"Index, {name}"
+            label += "" if candidates is None else f", {candidates:.1%} candidates"
             made[label] = made[name]
 
             def ask(index=index, candidates=candidates):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from slide import _validation as check
-from slide import hashing, initializers, regularizers, sampling
+from slide import initializers, regularizers, sampling
 from slide._kernels import layers as _layers
 from slide._kernels import sparse as _sparse
 from slide._kernels.optim import Parameters
@@ -267,7 +267,7 @@ class Dense:
 
         sample : function that returns inputs of the layer, asked if there is no such kernel yet
         """
-        family = hashing.Sketches()
+        family = index.auto_family(self.units, self.n_in)
         if self._searcher is None or self._searcher.n_threads < n_threads:
             labels, gone = np.arange(self.units, dtype=np.int32), np.zeros(self.units, np.uint8)
             new = index.make_searcher(

@@ -164,7 +164,9 @@ def test_a_query_in_no_bucket():
 def test_the_default_family_and_numbers_of_candidates():
     W, X = clustered(4000, 50, 16)
     index = Index().fit(W)
-    assert isinstance(index.family, hashing.Sketches)
+    assert index.family == "auto" and index.family_.n_components == 16
+    assert index.family_.get_config() == Index().fit(W[:300]).family_.get_config()
+    assert Index().fit(np.ones((100, 40))).family_.n_components == 32
     assert index.recall(X) > 0.95
     index.query(X, 10)
     few = index.n_products

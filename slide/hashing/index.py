@@ -49,10 +49,10 @@ class Index:
     ----------
     family : HashFamily or str
         `slide.hashing.Sketches`, `Clusters`, `SimHash` or another; ``"auto"`` is `Sketches`, which
-        finds most in the same time.
+        find most in the same time, of a size that suits the rows.
     n_candidates : int, float or None
         Rows whose products are computed, or (a float) this fraction of the rows, in (0, 1]. None:
-        0.2% of them, but at least 256 and four for each one asked for.
+        256, but at least four for each one asked for and 0.04% of the rows.
     random_state : int or None
         Seed of the hash functions; None is 0. The same seed gives the same results.
     n_jobs : int or None
@@ -61,6 +61,8 @@ class Index:
 
     Attributes
     ----------
+    family_ : HashFamily
+        In use since `fit`.
     labels_ : ndarray of int32, shape (n_rows,)
         Of the rows in the index, in the order in which they came.
     n_rows : int
@@ -97,7 +99,7 @@ class Index:
         random_state: int | None = None,
         n_jobs: int | None = None,
     ):
-        self.family = hashing.Sketches() if _is_auto(family) else hashing.get(family)
+        self.family = family if _is_auto(family) else hashing.get(family)
         self.n_candidates = _checked_candidates(n_candidates)
         if random_state is not None:
             random_state = check.check_positive_int(
@@ -151,8 +153,9 @@ class Index:
         new_labels = _checked_labels(labels, len(rows), np.empty(0, np.int32), 0)
         sample = None if X_sample is None else _checked_queries(X_sample, d, "X_sample")
         with self._lock:
-            searcher = self._built(rows, new_labels, d, sample)
-            self.n_features_in_, self._next_label = d, int(new_labels.max()) + 1
+            family, searcher = self._built(rows, new_labels, d, sample)
+            self.family_, self.n_features_in_ = family, d
+            self._next_label = int(new_labels.max()) + 1
             self._rows, self._more = rows, rows[:0]
             self._labels, self._gone = new_labels, np.zeros(len(rows), np.uint8)
             self._sample, self._searcher = sample, searcher
@@ -248,7 +251,7 @@ class Index:
             n = int(np.count_nonzero(here[:n_built]))
             rows[:n], rows[n:] = self._rows[here[:n_built]], more[here[n_built:]]
             labels, gone = labels[here], np.zeros(len(rows), np.uint8)
-            searcher = self._built(rows, labels, self.n_features_in_, self._sample)
+            self.family_, searcher = self._built(rows, labels, self.n_features_in_, self._sample)
             self._rows, more = rows, rows[:0]
         else:
             old = self._searcher
@@ -258,11 +261,12 @@ class Index:
         self._more, self._labels, self._gone, self._searcher = more, labels, gone, searcher
 
     def _built(self, rows: np.ndarray, labels: np.ndarray, d: int, sample: Any) -> Any:
+        family = auto_family(len(rows), d) if _is_auto(self.family) else self.family
         gone = np.zeros(len(rows), np.uint8)
         searcher = make_searcher(
-            self.family, rows, d, rows[:0], labels, gone, self.random_state or 0, self._threads()
+            family, rows, d, rows[:0], labels, gone, self.random_state or 0, self._threads()
         )
-        return build(searcher, self.family, d, sample)
+        return family, build(searcher, family, d, sample)
 
     def _threads(self) -> int:
         return _n_threads(self.n_jobs)
@@ -412,7 +416,8 @@ class Index:
         d = self.n_features_in_
         with self._lock:
             config = {
-                "family": hashing.serialize(self.family),
+                "auto": _is_auto(self.family),
+                "family": hashing.serialize(self.family_),
                 "n_candidates": self.n_candidates,
                 "random_state": self.random_state,
                 "n_features": d,
@@ -456,8 +461,9 @@ class Index:
 
     @classmethod
     def _restored(cls, config: Any, names: list[str], tensor: Any, n_jobs: int | None) -> Index:
+        family = hashing.get(config["family"])
         index = cls(
-            family=hashing.get(config["family"]),
+            family="auto" if check.check_bool("auto", config["auto"]) else family,
             n_candidates=config["n_candidates"],
             random_state=config["random_state"],
             n_jobs=n_jobs,
@@ -478,18 +484,30 @@ class Index:
         if "sample" in names:
             index._sample = check.check_features(tensor("sample"), d, "sample")
         seed, threads = index.random_state or 0, index._threads()
-        searcher = make_searcher(index.family, rows, d, more, labels, gone, seed, threads)
+        searcher = make_searcher(family, rows, d, more, labels, gone, seed, threads)
         searcher.active.set_state({n[7:]: tensor(n) for n in names if n.startswith("active.")})
-        index.n_features_in_, index._next_label = d, next_label
+        index.family_, index.n_features_in_, index._next_label = family, d, next_label
         index._rows, index._more, index._labels, index._gone = rows, more, labels, gone
         index._searcher = searcher
         return index
 
 
+def auto_family(n: int, d: int) -> Any:
+    """Return the family for n rows of d values when none is asked for.
+
+    With 670,091 outputs of 128 inputs, 64 components and cells of all groups found 99% of the ten
+    best, 32 components 95%. With 13,043, whose codes are all looked at, 32 found all.
+    """
+    most = 64 if n > 32768 else 32
+    while most > 16 and most >= 2 * d:
+        most //= 2
+    return hashing.Sketches(n_components=most, n_probes=64)
+
+
 def n_candidates_of(n_candidates: int | float | None, n: int, k: int) -> tuple[int, bool]:
     """Return how many of the n rows in the tables a query for k retrieves, and whether all."""
     if n_candidates is None:
-        n_candidates = max(256, 4 * k, round(0.002 * n))
+        n_candidates = max(256, 4 * k, round(0.0004 * n))
     elif isinstance(n_candidates, float):
         n_candidates = max(k, round(n_candidates * n))
     return max(k, n_candidates), max(k, n_candidates) >= n
