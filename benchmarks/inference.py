@@ -64,7 +64,7 @@ def trained(shape, samples, epochs, hidden, threads):
     else:
         recipe = f"{zlib.crc32((HERE / 'synthetic.py').read_bytes()):08x}"
         name = f"inference-670k-{samples}-{hidden}-{recipe}.slide"
-        x_test, y_test = make_xmc(4096, seed=0, part=1)
+        x_test, _ = make_xmc(4096, seed=0, part=1)
         rate, epochs = 1e-2, 1
         if not (cache_directory() / name).exists():
             x, y = make_xmc(samples, seed=0, part=0)
@@ -142,9 +142,7 @@ def measure(shape, options):
     rows = []
     for name in systems:
         times = seconds[name][1:]  # the first round warms up
-        ratios = [
-            a / b for a, b in zip(seconds["all rows, NumPy"][1:], times, strict=True)
-        ]
+        ratios = [a / b for a, b in zip(seconds["all rows, NumPy"][1:], times, strict=True)]
         rows.append(
             [
                 f"{len(W):,}: {name}",

@@ -271,7 +271,13 @@ class Dense:
         if self._searcher is None or self._searcher.n_threads < n_threads:
             labels, gone = np.arange(self.units, dtype=np.int32), np.zeros(self.units, np.uint8)
             new = index.make_searcher(
-                family, self._weights, self.n_in, self._weights[:0], labels, gone, self._seed,
+                family,
+                self._weights,
+                self.n_in,
+                self._weights[:0],
+                labels,
+                gone,
+                self._seed,
                 n_threads,
             )
             self._searcher = index.build(new, family, self.n_in, sample())

@@ -797,9 +797,8 @@ class Sequential:
         units = self.layers[-1].units
         if top_k is not None:
             top_k = check.check_positive_int("top_k", top_k, high=units)
-        if not exact:
-            if top_k is None:
-                raise ValueError("exact=False needs top_k")
+        if not exact and top_k is None:
+            raise ValueError("exact=False needs top_k")
         output = self.layers[-1]
         tables = output.sampler is not None and output.sampler.retrieves
         with self._exclusive("predict"):
@@ -815,7 +814,7 @@ class Sequential:
                 searcher = None
                 if not exact and not tables:
                     searcher = output.searcher(
-                        top_k, n_threads, lambda: network.output_inputs(data, self.seed, self.step)
+                        top_k or 0, n_threads, lambda: network.output_inputs(data, self.seed, self.step)
                     )
                 ids, top, _ = network.predict(
                     data,

@@ -89,7 +89,7 @@ def read(path: Any, form: str, version: int, kind: str, restore: Any) -> Any:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != form:
-                raise ValueError(f"it is not {'an' if kind == 'index' else 'a'} {kind} of this package")
+                raise ValueError(f"it holds no {kind} of this package")
             if metadata.get("version") != str(version):
                 raise ValueError(
                     f"its format version is {metadata.get('version')}, this package reads {version}"

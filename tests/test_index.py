@@ -5,8 +5,9 @@ import threading
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import slide
 from safetensors.numpy import load_file, save_file
+
+import slide
 from slide import hashing, sampling
 from slide.hashing import Index
 from slide.hashing.index import NotFittedError
@@ -80,7 +81,8 @@ def test_candidates_are_ranked_by_their_true_products(family):
     W, X, bias = whole_numbers(1000, 30, 12)
     index = Index(family, n_candidates=100, n_jobs=2).fit(W, bias, X_sample=X)
     ids, scores = index.query(X, 5)
-    assert ids.dtype == np.int32 and scores.dtype == np.float32
+    assert ids.dtype == np.int32
+    assert scores.dtype == np.float32
     assert ids.shape == scores.shape == (30, 5)
     z = X @ W.T + bias
     np.testing.assert_array_equal(scores, np.take_along_axis(z, ids, axis=1))
@@ -131,7 +133,7 @@ def test_recall_of_clustered_rows(family, n_candidates, least):
     # Candidates are few, and that is what the recall is of.
     index.n_candidates = 10
     assert index.recall(X, 10) < recall
-    assert 10 * 32 <= index.n_products
+    assert index.n_products >= 10 * 32
 
 
 def test_a_sample_of_queries_makes_sketches_better():
@@ -155,7 +157,7 @@ def test_tables_that_return_too_few_are_not_the_last_word(family):
 
 
 def test_a_query_in_no_bucket():
-    W, _, bias = whole_numbers(500, 20, 12)
+    W, _, _ = whole_numbers(500, 20, 12)
     index = Index(hashing.MinHash(top_k=3), n_candidates=5).fit(W)
     zero = np.zeros((1, 12))
     assert_same(index.query(zero, 3), ([[0, 1, 2]], [[0, 0, 0]]))
@@ -164,7 +166,8 @@ def test_a_query_in_no_bucket():
 def test_the_default_family_and_numbers_of_candidates():
     W, X = clustered(4000, 50, 16)
     index = Index().fit(W)
-    assert index.family == "auto" and index.family_.n_components == 16
+    assert index.family == "auto"
+    assert index.family_.n_components == 16
     assert index.family_.get_config() == Index().fit(W[:300]).family_.get_config()
     assert Index().fit(np.ones((100, 40))).family_.n_components == 32
     assert index.recall(X) > 0.95
@@ -316,7 +319,8 @@ def test_labels_are_never_used_again_by_themselves():
 def test_an_index_may_become_empty():
     index = Index().fit(np.eye(3))
     index.remove([0, 1, 2])
-    assert index.n_rows == 0 and len(index.labels_) == 0
+    assert index.n_rows == 0
+    assert len(index.labels_) == 0
     for method in (index.query, index.exact, index.recall):
         with pytest.raises(ValueError, match="all rows were removed"):
             method(np.eye(3), 1)
@@ -353,7 +357,7 @@ def test_a_loaded_index_answers_and_goes_on_alike(family, tmp_path):
     np.testing.assert_array_equal(*new)
     gone = index.labels_[200:1400]
     for i in (index, loaded):
-        i.remove(gone)          # more than half: new tables, with the same queries' mean
+        i.remove(gone)  # more than half: new tables, with the same queries' mean
     assert_same(loaded.query(X, 10), index.query(X, 10))
 
 
@@ -423,10 +427,10 @@ def test_files_that_are_none(tmp_path):
         Index.load(path)
     model = slide.Sequential([slide.Input(3), slide.Dense(2)])
     model.save(path)
-    with pytest.raises(ValueError, match="not an index of this package"):
+    with pytest.raises(ValueError, match="it holds no index of this package"):
         Index.load(path)
     Index().fit(np.eye(3)).save(path)
-    with pytest.raises(ValueError, match="not a model of this package"):
+    with pytest.raises(ValueError, match="it holds no model of this package"):
         slide.load(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -547,7 +551,8 @@ def test_before_fit(tmp_path):
     ):
         with pytest.raises(NotFittedError, match="call fit first"):
             ask()
-    assert issubclass(NotFittedError, ValueError) and issubclass(NotFittedError, AttributeError)
+    assert issubclass(NotFittedError, ValueError)
+    assert issubclass(NotFittedError, AttributeError)
     assert not list(tmp_path.iterdir())
 
 
@@ -591,7 +596,8 @@ def test_predictions_through_an_index_agree_with_exact_ones(sampler, hidden, arg
     model, x = trained(sampler, hidden=hidden, **arguments)
     best, p = model.predict(x, top_k=5)
     ids, scores = model.predict(x, top_k=5, exact=False)
-    assert ids.dtype == np.int32 and scores.dtype == np.float32
+    assert ids.dtype == np.int32
+    assert scores.dtype == np.float32
     assert np.mean([len(set(a) & set(b)) for a, b in zip(ids, best, strict=True)]) >= 0.95 * 5
     assert (np.diff(scores, axis=1) <= 0).all()
     # Softmax over some neurons: each probability is at least the true one.

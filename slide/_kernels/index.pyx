@@ -171,7 +171,6 @@ cdef class Searcher:
         """Looks at n rows that follow each other."""
         cdef float *z = <float *> self.scores.p[thread]
         cdef Py_ssize_t at = 0, m, j, kept
-        cdef int32_t label
         (<int64_t *> self.products.p[thread])[0] += n * self.params.n_weights
         while at < n:
             m = min(n - at, <Py_ssize_t> CHUNK)

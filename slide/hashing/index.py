@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -359,9 +358,12 @@ class Index:
             k = self._checked_k(k)
             here = self._gone == 0
             n_built, labels = len(self._rows), self._labels[here]
-            parts = [(self._rows, here[:n_built]), (self._more, here[n_built:])]
+            parts = [
+                rows if keep.all() else rows[keep]
+                for rows, keep in ((self._rows, here[:n_built]), (self._more, here[n_built:]))
+            ]
             found = [
-                _best(block, [rows if keep.all() else rows[keep] for rows, keep in parts], labels, k)
+                _best(block, parts, labels, k)
                 for _, block in _blocks(X, self.n_features_in_, 1.0, 256)
             ]
         if not found:
