@@ -11,7 +11,7 @@ medians of the rounds.
 - all rows, NumPy: blocks of a matrix product on BLAS, whose scores are compared with the tenth best
   so far; only those that beat it are sorted.
 - all rows, predict: `Sequential.predict(top_k=10)`, the hidden layer included.
-- predict, exact=False: the same with the tables that training used.
+- predict, exact=False: the same with the tables that training used, or through an index.
 - Index with a family: `slide.hashing.Index`, with its default and with other numbers of candidates.
 
 Recall is the share of the true ten best that are found.
@@ -105,17 +105,16 @@ def measure(shape, options):
             return exact.exact(few, K)
 
     systems["all rows, NumPy"] = numpy_exact, len(few)
-    for name, flag, n in (
-        ("all rows, predict", True, len(few)),
-        ("predict, exact=False", False, len(queries)),
+    for name, n, arguments in (
+        ("all rows, predict", len(few), {}),
+        ("predict, exact=False", len(queries), {"exact": False}),
+        ("the same, n_candidates=256", len(queries), {"exact": False, "n_candidates": 256}),
     ):
-        rows = x[:n]
-        systems[name] = (
-            lambda rows=rows, flag=flag: model.predict(
-                rows, top_k=K, exact=flag, n_jobs=options.threads
-            ),
-            n,
-        )
+
+        def predict(rows=x[:n], arguments=arguments):
+            return model.predict(rows, top_k=K, n_jobs=options.threads, **arguments)
+
+        systems[name] = predict, n
     for name, (family, numbers) in indexes().items():
         index = exact
         if name not in made:

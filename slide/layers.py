@@ -261,7 +261,9 @@ class Dense:
             self._active, self._active_threads = new, n_threads
         return self._active
 
-    def searcher(self, top_k: int, n_threads: int, sample: Any) -> Any:
+    def searcher(
+        self, top_k: int, n_candidates: int | float | None, n_threads: int, sample: Any
+    ) -> Any:
         """Return the kernel that finds outputs without the sampler's tables, for the present
         weights.
 
@@ -281,7 +283,7 @@ class Dense:
                 n_threads,
             )
             self._searcher = index.build(new, family, self.n_in, sample())
-        self._searcher.reserve(*index.n_candidates_of(None, self.units, top_k))
+        self._searcher.reserve(*index.n_candidates_of(n_candidates, self.units, top_k))
         return self._searcher
 
     def forget_searcher(self) -> None:

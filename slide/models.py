@@ -18,6 +18,7 @@ from slide import losses, optimizers, saving
 from slide._executions import Batches, Rows, hold_out
 from slide._kernels.network import Data, Network
 from slide._threads import n_threads as _n_threads
+from slide.hashing.index import check_candidates
 from slide.layers import ACTIVATIONS, Dense, Input
 
 __all__ = ["Sequential", "load"]
@@ -760,6 +761,7 @@ class Sequential:
         batch_size: int = 256,
         exact: bool = True,
         n_jobs: int | None = -1,
+        n_candidates: int | float | None = None,
     ) -> Any:
         """Return the scores of all outputs, or the best outputs of every row.
 
@@ -776,11 +778,14 @@ class Sequential:
             layer: only neurons that are retrieved are computed, and softmax is over them, so that
             its probabilities are too large where likely neurons were not. With a sampler that has
             `LSH` its tables are asked, and ids are -1 (scores -inf) where they returned fewer than
-            `top_k`. Otherwise an index like `slide.hashing.Index` finds them. The first such
-            prediction makes it, with the mean input of its first `batch_size` rows, and it is kept
-            until weights change.
+            `top_k`. Otherwise, or with `n_candidates`, an index like `slide.hashing.Index` finds
+            them. The first such prediction makes it, with the mean input of its first `batch_size`
+            rows, and it is kept until weights change.
         n_jobs : int or None
             As in `fit`.
+        n_candidates : int, float or None
+            With ``exact=False``: neurons that the index retrieves for a row, or (a float) this
+            fraction of them, even if there are tables, which look at few neurons and find less.
 
         Returns
         -------
@@ -799,8 +804,12 @@ class Sequential:
             top_k = check.check_positive_int("top_k", top_k, high=units)
         if not exact and top_k is None:
             raise ValueError("exact=False needs top_k")
+        n_candidates = check_candidates(n_candidates)
+        if exact and n_candidates is not None:
+            raise ValueError(f"n_candidates={n_candidates} needs exact=False")
         output = self.layers[-1]
-        tables = output.sampler is not None and output.sampler.retrieves
+        sampler = output.sampler
+        tables = n_candidates is None and sampler is not None and sampler.retrieves
         with self._exclusive("predict"):
             data = Data(self._features(x))
             if not exact and output.by_feature:
@@ -814,7 +823,10 @@ class Sequential:
                 searcher = None
                 if not exact and not tables:
                     searcher = output.searcher(
-                        top_k or 0, n_threads, lambda: network.output_inputs(data, self.seed, self.step)
+                        top_k or 0,
+                        n_candidates,
+                        n_threads,
+                        lambda: network.output_inputs(data, self.seed, self.step),
                     )
                 ids, top, _ = network.predict(
                     data,

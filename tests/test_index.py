@@ -652,6 +652,29 @@ def test_a_saved_model_predicts_alike(tmp_path):
     assert_same(slide.load(tmp_path / "model").predict(x, top_k=4, exact=False), wanted)
 
 
+def test_a_number_of_candidates_asks_an_index_in_place_of_tables():
+    model, x = trained("auto")
+    best = model.predict(x, top_k=5)[0]
+
+    def hits(**arguments):
+        ids = model.predict(x, top_k=5, exact=False, **arguments)[0]
+        return np.mean([len(set(a) & set(b)) for a, b in zip(ids, best, strict=True)]) / 5
+
+    assert hits(n_candidates=0.5) >= 0.95
+    assert hits(n_candidates=200) >= 0.95
+    assert hits(n_candidates=5) < hits(n_candidates=200)
+    ids, scores = model.predict(x[:20], top_k=600, exact=False, n_candidates=600)
+    np.testing.assert_allclose(scores, model.predict(x[:20], top_k=600)[1], rtol=1e-4, atol=1e-12)
+    assert all(len(set(row)) == 600 for row in ids)
+    for arguments, words in [
+        ({"exact": False, "n_candidates": 0}, "n_candidates must be"),
+        ({"exact": False, "n_candidates": 1.5}, "n_candidates must be"),
+        ({"n_candidates": 10}, "n_candidates=10 needs exact=False"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            model.predict(x, top_k=5, **arguments)
+
+
 def test_predictions_of_no_rows():
     model, x = trained()
     ids, _ = model.predict(x[:0], top_k=4, exact=False)

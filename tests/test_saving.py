@@ -364,7 +364,7 @@ def set_value(name, at, value):
 
 
 DAMAGES = {
-    "format": (lambda a, m, c: m.update(format="other"), "not a model of this package"),
+    "format": (lambda a, m, c: m.update(format="other"), "it holds no model of this package"),
     "version": (lambda a, m, c: m.update(version="99"), "version is 99, this package reads 1"),
     "config": (lambda a, m, c: m.pop("config"), "config"),
     "no layers": (lambda a, m, c: c["model"].update(layers=[]), ""),

@@ -410,7 +410,8 @@ cdef class Network:
         b.seed, b.n_threads = seed, self.n_threads
         with nogil:
             for k in range(self.n_layers):
-                if not exact or <PyObject *> self.sampled != self.kernels[k]:
+                if not exact and searcher is None \
+                        or <PyObject *> self.sampled != self.kernels[k]:
                     (<LayerKernel> self.kernels[k]).prepare(seed, step, self.n_threads)
             at = 0
             while at < n:

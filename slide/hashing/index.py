@@ -99,7 +99,7 @@ class Index:
         n_jobs: int | None = None,
     ):
         self.family = family if _is_auto(family) else hashing.get(family)
-        self.n_candidates = _checked_candidates(n_candidates)
+        self.n_candidates = check_candidates(n_candidates)
         if random_state is not None:
             random_state = check.check_positive_int(
                 "random_state", random_state, low=0, high=2**63 - 1
@@ -400,7 +400,7 @@ class Index:
         return check.check_positive_int("k", k, high=n)
 
     def _candidates(self, k: int) -> tuple[int, bool]:
-        return n_candidates_of(_checked_candidates(self.n_candidates), len(self._rows), k)
+        return n_candidates_of(check_candidates(self.n_candidates), len(self._rows), k)
 
     # Files ----------------------------------------------------------------------------
 
@@ -552,7 +552,8 @@ def _is_auto(family: Any) -> bool:
     return isinstance(family, str) and family == "auto"
 
 
-def _checked_candidates(n: Any) -> int | float | None:
+def check_candidates(n: Any) -> int | float | None:
+    """Return a number of candidates, a fraction or None."""
     if n is None:
         return None
     if isinstance(n, float):
