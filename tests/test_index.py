@@ -679,3 +679,12 @@ def test_predictions_of_no_rows():
     model, x = trained()
     ids, _ = model.predict(x[:0], top_k=4, exact=False)
     assert ids.shape == (0, 4)
+
+
+def test_an_output_layer_on_sparse_features_has_no_rows_to_search():
+    model = slide.Sequential([slide.Input(5, sparse=True), slide.Dense(4)])
+    with pytest.raises(ValueError, match="sparse features as its input"):
+        model.predict(np.eye(5), top_k=2, exact=False)
+    model = slide.Sequential([slide.Input(5, sparse=False), slide.Dense(4)])
+    wanted = model.predict(np.eye(5), top_k=2)
+    np.testing.assert_array_equal(model.predict(np.eye(5), top_k=2, exact=False)[0], wanted[0])
