@@ -12,6 +12,7 @@ from slide._kernels import layers as _layers
 from slide._kernels import sparse as _sparse
 from slide._kernels.optim import Parameters
 from slide._memory import aligned_zeros, padded
+from slide.hashing import index
 from slide.optimizers import Optimizer
 
 __all__ = ["Dense", "Input"]
@@ -121,6 +122,7 @@ class Dense:
         self._state: Any = None
         self._active: Any = None
         self._active_threads = 0
+        self._searcher: Any = None
         self._seed = 0
 
     def get_config(self) -> dict[str, Any]:
@@ -180,7 +182,7 @@ class Dense:
         else:
             self._weights = aligned_zeros((self.units, padded(n_in + 1)))
         self._slots = self._state = None
-        self._active = None
+        self._active = self._searcher = None
         self.built = True
         if draw:
             rng = np.random.default_rng([seed, 1])
@@ -237,6 +239,7 @@ class Dense:
         self._kernel_view[...] = weights[0] if self.by_feature else weights[0].T
         if self.use_bias:
             self._bias_view[...] = weights[1]
+        self.forget_searcher()
         if self._active is not None:
             self._active.weights_replaced()
 
@@ -257,6 +260,35 @@ class Dense:
                 new.set_state(self._active.get_state())
             self._active, self._active_threads = new, n_threads
         return self._active
+
+    def searcher(
+        self, top_k: int, n_candidates: int | float | None, n_threads: int, sample: Any
+    ) -> Any:
+        """Return the kernel that finds outputs without the sampler's tables, for the present
+        weights.
+
+        sample : function that returns inputs of the layer, asked if there is no such kernel yet
+        """
+        family = index.auto_family(self.units, self.n_in)
+        if self._searcher is None or self._searcher.n_threads < n_threads:
+            labels, gone = np.arange(self.units, dtype=np.int32), np.zeros(self.units, np.uint8)
+            new = index.make_searcher(
+                family,
+                self._weights,
+                self.n_in,
+                self._weights[:0],
+                labels,
+                gone,
+                self._seed,
+                n_threads,
+            )
+            self._searcher = index.build(new, family, self.n_in, sample())
+        self._searcher.reserve(*index.n_candidates_of(n_candidates, self.units, top_k))
+        return self._searcher
+
+    def forget_searcher(self) -> None:
+        """The weights are about to change, or have changed."""
+        self._searcher = None
 
     def reset_optimizer(self) -> None:
         """Forget the optimizer's state."""
@@ -359,6 +391,7 @@ class Dense:
                 raise ValueError("state has negative values")
             self._slots, self._state = slots, row_state
         self._weights = weights
+        self.forget_searcher()
         active = {k[7:]: a for k, a in state.items() if k.startswith("active.")}
         if active and self.sampler is not None:
             kernel = self.active_set(1)

@@ -18,6 +18,7 @@ from slide import losses, optimizers, saving, telemetry
 from slide._executions import Batches, Rows, hold_out
 from slide._kernels.network import Data, Network
 from slide._threads import n_threads as _n_threads
+from slide.hashing.index import check_candidates
 from slide.layers import ACTIVATIONS, Dense, Input
 
 __all__ = ["Sequential", "load"]
@@ -396,6 +397,8 @@ class Sequential:
                 "is being trained; on_epoch_end can"
             )
         network = self._net(data, batch_size, n_threads, training)
+        if training:
+            self.layers[-1].forget_searcher()
         self._kernels_in_use = True
         try:
             # Matrix products run inside our own threads.
@@ -412,6 +415,7 @@ class Sequential:
                     raise ValueError(f"bias_initializer of {layer!r} is one for output layers")
                 counts = np.bincount(targets.indices, minlength=layer.units)
                 initializer: Any = layer.bias_initializer
+                layer.forget_searcher()
                 layer._bias_view[...] = initializer(
                     (layer.units,), label_counts=counts, n_samples=targets.shape[0]
                 )
@@ -781,6 +785,7 @@ class Sequential:
         batch_size: int = 256,
         exact: bool = True,
         n_jobs: int | None = -1,
+        n_candidates: int | float | None = None,
     ) -> Any:
         """Return the scores of all outputs, or the best outputs of every row.
 
@@ -793,11 +798,18 @@ class Sequential:
         batch_size : int
             Rows that are worked on at a time.
         exact : bool
-            Whether all neurons are computed. False needs `top_k` and a sampler with `LSH`: only the
-            neurons that the tables return are, softmax is over them, and ids are -1 (scores -inf)
-            where the tables returned fewer than `top_k`.
+            Whether all neurons are computed. False needs `top_k` and a dense input of the output
+            layer: only neurons that are retrieved are computed, and softmax is over them, so that
+            its probabilities are too large where likely neurons were not. With a sampler that has
+            `LSH` its tables are asked, and ids are -1 (scores -inf) where they returned fewer than
+            `top_k`. Otherwise, or with `n_candidates`, an index like `slide.hashing.Index` finds
+            them. The first such prediction makes it, with the mean input of its first `batch_size`
+            rows, and it is kept until weights change.
         n_jobs : int or None
             As in `fit`.
+        n_candidates : int, float or None
+            With ``exact=False``: neurons that the index retrieves for a row, or (a float) this
+            fraction of them, even if there are tables, which look at few neurons and find less.
 
         Returns
         -------
@@ -814,19 +826,35 @@ class Sequential:
         units = self.layers[-1].units
         if top_k is not None:
             top_k = check.check_positive_int("top_k", top_k, high=units)
-        if not exact:
-            if top_k is None:
-                raise ValueError("exact=False needs top_k")
-            sampler = self.layers[-1].sampler
-            if sampler is None or not sampler.retrieves:
-                raise ValueError(f"exact=False needs an output layer with LSH, not {sampler!r}")
+        if not exact and top_k is None:
+            raise ValueError("exact=False needs top_k")
+        n_candidates = check_candidates(n_candidates)
+        if exact and n_candidates is not None:
+            raise ValueError(f"n_candidates={n_candidates} needs exact=False")
+        output = self.layers[-1]
+        sampler = output.sampler
+        tables = n_candidates is None and sampler is not None and sampler.retrieves
         with self._exclusive("predict"):
             data = Data(self._features(x))
+            if not exact and output.by_feature:
+                raise ValueError(
+                    f"exact=False: {output!r} has sparse features as its input; a dense input is "
+                    f"needed: put a hidden layer between, or Input(..., sparse=False)"
+                )
             self._settle()
             scores = np.empty((data.n, units), np.float32) if top_k is None else None
             with self._kernels(data, batch_size, n_threads, False) as network:
+                searcher = None
+                if not exact and not tables:
+                    searcher = output.searcher(
+                        top_k or 0,
+                        n_candidates,
+                        n_threads,
+                        lambda: network.output_inputs(data, self.seed, self.step),
+                    )
                 ids, top, _ = network.predict(
                     data,
+                    searcher=searcher,
                     scores=scores,
                     top_k=top_k or 0,
                     exact=exact,

@@ -20,7 +20,6 @@ VERSION = 1
 
 def save(model: Any, path: Any) -> None:
     """Write a built model; see `Sequential.save`."""
-    path = Path(path)
     config: dict[str, Any] = {
         "model": model.get_config(),
         "sparse": model._sparse,
@@ -44,8 +43,17 @@ def save(model: Any, path: Any) -> None:
                 arrays[f"metrics.{i}.propensities"] = np.asarray(metric.propensities, np.float64)
     for i, layer in enumerate(model.layers):
         for name, array in layer.get_state().items():
-            arrays[f"layers.{i}.{name}"] = np.ascontiguousarray(array)
-    metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(config)}
+            arrays[f"layers.{i}.{name}"] = array
+    write(arrays, FORMAT, VERSION, config, path)
+
+
+def write(
+    arrays: dict[str, np.ndarray], form: str, version: int, config: dict[str, Any], path: Any
+) -> None:
+    """Write arrays and a configuration to a file of the format `form`."""
+    path = Path(path)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    metadata = {"format": form, "version": str(version), "config": json.dumps(config)}
     # In the same directory, because a rename is atomic only within a file system.
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -65,25 +73,33 @@ def save(model: Any, path: Any) -> None:
 
 def load(cls: type, path: Any) -> Any:
     """Return the model in a file; see `Sequential.load`."""
+    return read(path, FORMAT, VERSION, "model", lambda *parts: _restore(cls, *parts))
+
+
+def read(path: Any, form: str, version: int, kind: str, restore: Any) -> Any:
+    """Return what `restore` makes of a file's configuration, names of arrays, and function from
+    name to array.
+
+    kind : what the file should be, for the messages
+    """
     path = Path(path)
     with open(path, "rb"):  # the system's own words for what is missing or forbidden
         pass
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError("it is not a model of this package")
-            if metadata.get("version") != str(VERSION):
+            if metadata.get("format") != form:
+                raise ValueError(f"it holds no {kind} of this package")
+            if metadata.get("version") != str(version):
                 raise ValueError(
-                    f"its format version is {metadata.get('version')}, this package reads {VERSION}"
+                    f"its format version is {metadata.get('version')}, this package reads {version}"
                 )
             config = json.loads(metadata["config"])
-            names = list(file.keys())
-            return _restore(cls, config, names, file.get_tensor)
+            return restore(config, list(file.keys()), file.get_tensor)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable model file: {error}") from error
+        raise ValueError(f"{path} is not a readable {kind} file: {error}") from error
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable model file: {error}") from error
+        raise ValueError(f"{path} is not a readable {kind} file: {error}") from error
 
 
 def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -> Any:

@@ -785,26 +785,11 @@ def test_predict_refuses():
         ({"exact": 0}, "exact"),
         ({"n_jobs": 0}, "n_jobs=0"),
         ({"exact": False}, "exact=False needs top_k"),
-        ({"exact": False, "top_k": 3}, "LSH"),
     ]:
         with pytest.raises((TypeError, ValueError), match=words):
             model.predict(ONES, **arguments)
     with pytest.raises(ValueError, match=r"x\[2, 5\] is nan"):
         model.predict(with_value(np.nan))
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        sampling.Uniform(3),
-        sampling.Frequent(3),
-        sampling.Mixture([sampling.Frequent(3), sampling.Uniform(3)]),
-    ],
-)
-def test_approximate_prediction_needs_tables(sampler):
-    model = make(sampler=sampler)
-    with pytest.raises(ValueError, match="exact=False needs an output layer with LSH"):
-        model.predict(ONES, top_k=2, exact=False)
 
 
 def test_before_compile():

@@ -364,7 +364,7 @@ def set_value(name, at, value):
 
 
 DAMAGES = {
-    "format": (lambda a, m, c: m.update(format="other"), "not a model of this package"),
+    "format": (lambda a, m, c: m.update(format="other"), "it holds no model of this package"),
     "version": (lambda a, m, c: m.update(version="99"), "version is 99, this package reads 1"),
     "config": (lambda a, m, c: m.pop("config"), "config"),
     "no layers": (lambda a, m, c: c["model"].update(layers=[]), ""),
@@ -513,7 +513,7 @@ def test_a_missing_array_of_the_sampler(saved, name):
 def test_foreign_files(tmp_path):
     path = tmp_path / "m"
     save_file({"weight": np.zeros(3, np.float32)}, path)
-    with pytest.raises(ValueError, match="m is not a readable model file: it is not a model of"):
+    with pytest.raises(ValueError, match="m is not a readable model file: it holds no model of"):
         slide.load(path)
     for content in (b"", b"1 0:1 2:3\n" * 100, b"PK\x03\x04" + bytes(500), b"{}", bytes(1000)):
         path.write_bytes(content)

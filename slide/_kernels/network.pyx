@@ -7,13 +7,16 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from slide._kernels.activations cimport SOFTMAX, activate
+from slide._kernels.index cimport Best, Searcher
 from slide._kernels.layers cimport LayerKernel, SampledDense
 from slide._kernels.losses cimport Weights
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.sampling cimport ActiveSet
 from slide._kernels.simd cimport simd
 from slide._kernels.sparse cimport SparseDense
-from slide._kernels.types cimport BLOCK, Batch, Buffer, Costs, PerThread, is_timed, padded
+from slide._kernels.types cimport (
+    BLOCK, Batch, Buffer, Costs, PerThread, SparseRows, is_timed, padded,
+)
 
 import numpy as np
 
@@ -96,7 +99,8 @@ cdef class Network:
     cdef Py_ssize_t ld_x
     cdef double *losses
     cdef double *bounds
-    cdef PerThread tiles, tops, places
+    cdef PerThread tiles, tops, places, inputs
+    cdef Searcher searcher              # of a prediction, where the output has no tables
     cdef readonly double seconds_forward, seconds_update
     cdef Buffer update_buffer
     cdef double *updates                # seconds of each layer's updates, but for hogwild's
@@ -146,6 +150,7 @@ cdef class Network:
         for layer in self.layers:
             layer.release()
         self.input_buffer = self.loss_buffer = self.tiles = self.tops = self.places = None
+        self.inputs = self.searcher = None
         self.x = NULL
         self.batch_size = 0
 
@@ -415,13 +420,45 @@ cdef class Network:
         for i in range(self.n_layers - 1):
             (<LayerKernel> self.kernels[i]).predict_batch(b)
 
+    def output_inputs(self, Data data, uint64_t seed, uint64_t step):
+        """The output layer's inputs of the first rows, at most a batch, (n, n_in) float32."""
+        cdef Batch b = data.batch
+        cdef Py_ssize_t k, s, n = min(self.batch_size, data.n), n_in = self.output.n_in
+        cdef int64_t[::1] rows = np.arange(max(1, n), dtype=np.int64)
+        if self.batch_size == 0 or self.training or self._whole():
+            raise ValueError("not allocated for prediction, or no dense input")
+        b.seed, b.n_threads, b.rows, b.n = seed, self.n_threads, &rows[0], n
+        self.inputs = PerThread(self.n_threads, self.output.ld_in * sizeof(float))
+        found = np.empty((n, n_in), np.float32)
+        cdef float[:, ::1] out = found
+        with nogil:
+            for k in range(self.n_layers - 1):
+                (<LayerKernel> self.kernels[k]).prepare(seed, step, self.n_threads)
+            self._hidden(&b)
+            for s in range(n):
+                memcpy(&out[s, 0], self._input(s, 0), n_in * sizeof(float))
+        return found
+
+    cdef const float *_input(self, Py_ssize_t s, int thread) noexcept nogil:
+        """A sample's input of the output layer, dense and padded."""
+        cdef SparseRows *given = &self.output.given
+        cdef float *x = <float *> self.inputs.p[thread]
+        cdef Py_ssize_t j
+        if given.ids == NULL:
+            return self.output.x + s * self.output.ld_in
+        memset(x, 0, self.output.ld_in * sizeof(float))
+        for j in range(s * given.capacity, s * given.capacity + given.count[s]):
+            x[given.ids[j]] = given.val[j]
+        return x
+
     # Prediction ------------------------------------------------------------------------------
 
     def predict(self, Data data, scores=None, int top_k=0, bint exact=True, uint64_t seed=0,
-                uint64_t step=0):
+                uint64_t step=0, Searcher searcher=None):
         """Scores of all outputs into `scores` (n, n_out), or the top_k, and the summed loss.
 
         step is the number of the next training step: tables are as fresh as it would find them.
+        searcher : where not exact, finds the neurons in place of the layer's own tables
 
         Returns (ids (n, top_k) int32, scores (n, top_k) float32, summed loss or None). Ids are -1
         where fewer than top_k neurons were retrieved.
@@ -450,8 +487,14 @@ cdef class Network:
         cdef bint keep = all_p != NULL
         if n and top_k:
             ids_p, top_p = &ids_v[0, 0], &top_v[0, 0]
-        if not exact and self.sampled is None:
+        if not exact and searcher is not None:
+            if searcher.params.w != self.output.params.w or searcher.n_threads < self.n_threads \
+                    or self._whole():
+                raise ValueError("a searcher that does not fit the output layer")
+        elif not exact and (self.sampled is None or self.sampled.active_set.retriever is None):
             raise ValueError("no tables")
+        self.searcher = searcher
+        self.inputs = PerThread(self.n_threads, self.output.ld_in * sizeof(float))
         tile = padded(n_out + 1) if self._whole() else min(TILE, padded(n_out))
         self.tiles = PerThread(self.n_threads, BLOCK * tile * sizeof(float))
         self.places = PerThread(self.n_threads, max(1, data.max_labels) * sizeof(int32_t))
@@ -459,7 +502,8 @@ cdef class Network:
         b.seed, b.n_threads = seed, self.n_threads
         with nogil:
             for k in range(self.n_layers):
-                if not exact or <PyObject *> self.sampled != self.kernels[k]:
+                if not exact and searcher is None \
+                        or <PyObject *> self.sampled != self.kernels[k]:
                     (<LayerKernel> self.kernels[k]).prepare(seed, step, self.n_threads)
             at = 0
             while at < n:
@@ -498,6 +542,10 @@ cdef class Network:
             self._read(b, first, last)
             for i in range(self.n_layers - 1):
                 (<LayerKernel> self.kernels[i]).predict(b, first, last, thread)
+        if not exact and self.searcher is not None:
+            for s in range(first, last):
+                self._search(s, ids + s * k, top + s * k, k, thread)
+            return
         if not exact:
             for s in range(first, last):
                 n = self.sampled.retrieve(b, s, &own, &zs, thread)
@@ -543,6 +591,22 @@ cdef class Network:
                 activate(self.output.activation, top + s * k, k)
             if keep:
                 activate(self.output.activation, scores + s * n_out, n_out)
+
+    cdef void _search(self, Py_ssize_t s, int32_t *ids, float *top, int k,
+                      int thread) noexcept nogil:
+        """A sample's best outputs; softmax is over all that the searcher computed."""
+        cdef Best best
+        cdef Py_ssize_t j
+        cdef double e
+        best.ids, best.scores, best.k = ids, top, k
+        best.sums = self.output.activation == SOFTMAX
+        self.searcher.search(self._input(s, thread), &best, thread)
+        if best.sums:
+            e = best.highest + log(best.total)
+            for j in range(best.n):
+                top[j] = <float> exp(top[j] - e)
+        else:
+            activate(self.output.activation, top, best.n)
 
     cdef double _partial_loss(self, Batch *b, Py_ssize_t s, float *z, Py_ssize_t row,
                               Py_ssize_t m, int thread) noexcept nogil:
