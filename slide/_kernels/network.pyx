@@ -99,7 +99,7 @@ cdef class Network:
     cdef Py_ssize_t ld_x
     cdef double *losses
     cdef double *bounds
-    cdef PerThread tiles, tops, places, inputs
+    cdef PerThread tiles, tops, places, dense_inputs
     cdef Searcher searcher              # of a prediction, where the output has no tables
     cdef readonly double seconds_forward, seconds_update
     cdef Buffer update_buffer
@@ -150,7 +150,7 @@ cdef class Network:
         for layer in self.layers:
             layer.release()
         self.input_buffer = self.loss_buffer = self.tiles = self.tops = self.places = None
-        self.inputs = self.searcher = None
+        self.dense_inputs = self.searcher = None
         self.x = NULL
         self.batch_size = 0
 
@@ -428,7 +428,7 @@ cdef class Network:
         if self.batch_size == 0 or self.training or self._whole():
             raise ValueError("not allocated for prediction, or no dense input")
         b.seed, b.n_threads, b.rows, b.n = seed, self.n_threads, &rows[0], n
-        self.inputs = PerThread(self.n_threads, self.output.ld_in * sizeof(float))
+        self.dense_inputs = PerThread(self.n_threads, self.output.ld_in * sizeof(float))
         found = np.empty((n, n_in), np.float32)
         cdef float[:, ::1] out = found
         with nogil:
@@ -442,7 +442,7 @@ cdef class Network:
     cdef const float *_input(self, Py_ssize_t s, int thread) noexcept nogil:
         """A sample's input of the output layer, dense and padded."""
         cdef SparseRows *given = &self.output.given
-        cdef float *x = <float *> self.inputs.p[thread]
+        cdef float *x = <float *> self.dense_inputs.p[thread]
         cdef Py_ssize_t j
         if given.ids == NULL:
             return self.output.x + s * self.output.ld_in
@@ -494,7 +494,7 @@ cdef class Network:
         elif not exact and (self.sampled is None or self.sampled.active_set.retriever is None):
             raise ValueError("no tables")
         self.searcher = searcher
-        self.inputs = PerThread(self.n_threads, self.output.ld_in * sizeof(float))
+        self.dense_inputs = PerThread(self.n_threads, self.output.ld_in * sizeof(float))
         tile = padded(n_out + 1) if self._whole() else min(TILE, padded(n_out))
         self.tiles = PerThread(self.n_threads, BLOCK * tile * sizeof(float))
         self.places = PerThread(self.n_threads, max(1, data.max_labels) * sizeof(int32_t))
