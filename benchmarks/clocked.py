@@ -3,9 +3,10 @@
 import numpy as np
 from _common import slide_model
 
-from slide._kernels import probes
+from slide.telemetry import phase_seconds
 
 LOGIT = 8.0
+LAYER_UPDATE, WHOLE = 8, 10  # columns of the kernels' clocks
 
 
 class Trained:
@@ -90,7 +91,7 @@ class Trained:
             rows *= LOGIT / np.square(rows).sum(axis=1).mean()
 
     def times(self, n_batches, seed):
-        """Train on batches with a clock around every phase: the phase times come from here alone.
+        """Train on batches; what the kernels' own clocks say about it.
 
         Returns
         -------
@@ -99,33 +100,43 @@ class Trained:
         counts : dict of float
             A sample: "rows" (its own output neurons), "distinct" (of these, different ones of a
             batch over its size), "nnz" and "features" (the same of the features), "hashed"
-            (multiplications of hash functions), "rebuild_seconds", "wall_seconds"; and "n_shared".
+            (multiplications of hash functions), "rebuild_seconds"; and "n_shared". All but
+            "hashed" and "rebuild_seconds" are of one batch.
         """
         model, n = self.model, n_batches * self.batch_size
-        rows = np.random.default_rng(seed).permutation(self.x.shape[0])[:n].astype(np.int64)
-        if len(rows) < n:
-            raise ValueError(f"{n_batches} batches of {self.batch_size} from {len(rows)} points")
-        data, targets = model._checked(self.x, self.y, None)
-        with model._kernels(data, self.batch_size, self.n_threads, True) as network:
-            before = network.multiplications()
-            seconds, counts = probes.train_with_clocks(
-                network.layers,
-                model._features(self.x),
-                (targets.indptr, targets.indices, targets.data),
-                rows,
-                self.batch_size,
-                model.optimizer.learning_rate(model.step),
-                model.seed,
-                model.step,
-                model._first_step,
-                self.n_threads,
-            )
-            counts["hashed"] = (network.multiplications() - before)[-1, 3]
-        model._position[0] += n_batches
-        counts["nnz"] = self.x[rows].nnz
-        shared = counts.pop("n_shared")
-        counts = {name: value / n for name, value in counts.items()} | {"n_shared": shared}
+        hashed = self.active_set.hashed()
+        self.fit(n_batches)
+        clocks = model._clocks
+        seconds = phase_seconds(clocks)[-1]
+        rebuild = seconds.pop("rebuild")
+        seconds["below: update"] = clocks[0, LAYER_UPDATE]
+        seconds["rest"] = clocks[0, WHOLE] - rebuild - sum(seconds.values())
+        counts = self._count(np.random.default_rng(seed))
+        counts["hashed"] = (self.active_set.hashed() - hashed) / n
+        counts["rebuild_seconds"] = rebuild / n
         return {name: value / n for name, value in seconds.items()}, counts
+
+    def _count(self, rng):
+        size = self.batch_size
+        batch = rng.choice(self.x.shape[0], size, replace=False)
+        x, y = self.x[batch], self.y[batch]
+        weights, bias = self.model.get_weights()[:2]
+        kernel = self.model._network.layers[-1]
+        inputs = np.zeros((size, kernel.params.weights.shape[1]), np.float32)
+        inputs[:, : len(bias)] = np.maximum(x @ weights + bias, 0)
+        inputs[:, len(bias)] = 1
+        labels = [y.indices[y.indptr[i] : y.indptr[i + 1]] for i in range(size)]
+        shared, _, own = self.active_set.select_batch(
+            kernel.params, inputs, labels, seed=1, step=self.model.step
+        )
+        ids = np.concatenate([ids for ids, _ in own])
+        return {
+            "rows": len(ids) / size,
+            "distinct": len(np.unique(ids)) / size,
+            "nnz": x.nnz / size,
+            "features": len(np.unique(x.indices)) / size,
+            "n_shared": len(shared),
+        }
 
     def rebuild(self):
         """Rebuild the tables after a change of all neurons; return its seconds. No training comes

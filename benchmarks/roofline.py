@@ -197,18 +197,17 @@ def phases(counts, functions, n_outputs, n_features, batch_size, limits):
     =================== ================================= ==========================
     phase               bytes                             multiply-adds
     =================== ================================= ==========================
-    select              4 a multiplication                hash functions, as counted
-    dots                4 r ld                            r n_in
-    gradient            0: rows that `dots` just read     r n_in
-    update              2 x 12 u ld                       r n_in, and the steps
-    shared: forward     4 S ld / B                        S n_in
-    shared: gradient    0                                 S n_in
-    shared: update      0                                 S n_in
-    below: forward      4 f H                             f H
+    query               4 a multiplication (sketches: 1)  hash functions, as counted
+    dot                 4 r ld                            r n_in
+    shared              4 S ld / B                        2 S n_in
+    update              2 x 12 u ld                       (r + S) n_in, and the steps
     below: update       2 x 12 g H                        f H
+    rest                4 f H                             f H + r n_in
     =================== ================================= ==========================
 
-    Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes more there. What `select`
+    The rest is the hidden layer's forward pass, losses and the input's gradient from rows that
+    `dot` just read. `shared` is the shared rows' forward pass and their part of that gradient.
+    Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes more there. What `query`
     reads comes from a table of the functions' size, often out of a cache.
 
     Parameters
@@ -230,24 +229,22 @@ def phases(counts, functions, n_outputs, n_features, batch_size, limits):
     below_write = limits.gather_and_write(3 * n_features)
     stepped = distinct + shared / batch_size
     # Sketches are scanned, a byte a component; all other functions are floats.
-    hashed_bytes = counts["hashed"] * (1 if "codes" in functions else 4)
+    hashed_bytes = counts["hashed"] * (1 if "sketches" in functions else 4)
     size = max((array.nbytes for array in functions.values()), default=0)
     hashing = limits.gather(max(64, size // (4 * ld)))
+    below_forward = 4 * counts["nnz"] * HIDDEN
     found = {
-        "select": (hashed_bytes, counts["hashed"], hashing, dot),
-        "dots": (4 * own * ld, own * n_in, read, dot),
-        "gradient": (0, own * n_in, 0, dot),
-        "update": (24 * stepped * ld, own * n_in, write, dot),
-        "shared: forward": (4 * shared * ld / batch_size, shared * n_in, read, gemm),
-        "shared: gradient": (0, shared * n_in, 0, gemm),
-        "shared: update": (0, shared * n_in, 0, gemm),
-        "below: forward": (4 * counts["nnz"] * HIDDEN, counts["nnz"] * HIDDEN, below, dot),
+        "query": (hashed_bytes, counts["hashed"], hashing, dot),
+        "dot": (4 * own * ld, own * n_in, read, dot),
+        "shared": (4 * shared * ld / batch_size, 2 * shared * n_in, read, gemm),
+        "update": (24 * stepped * ld, (own + shared) * n_in, write, dot),
         "below: update": (
             24 * counts["features"] * HIDDEN,
             counts["nnz"] * HIDDEN,
             below_write,
             dot,
         ),
+        "rest": (below_forward, counts["nnz"] * HIDDEN + own * n_in, below, dot),
     }
     return {
         name: (n_bytes, work, max(n_bytes / bandwidth if n_bytes else 0, work / rate))
@@ -257,7 +254,7 @@ def phases(counts, functions, n_outputs, n_features, batch_size, limits):
 
 def phase_rows(records):
     """Table rows of one model: every phase, then all of them and what `fit` takes."""
-    seconds = {name: median(line["seconds"][name] for line in records) for name in probes.PHASES}
+    seconds = {name: median(line["seconds"][name] for line in records) for name in records[0]["seconds"]}
     least = records[-1]["least"]
     rows = []
     for name in sorted(seconds, key=seconds.get, reverse=True):

@@ -49,7 +49,7 @@ N_FEATURES = 135_909
 SAMPLERS = ("default", "SimHash", "Clusters", "Sketches", "Sketches, 16384 candidates")
 
 # What is not a phase of the output layer.
-BELOW = ("below: forward", "below: backward", "below: update")
+BELOW = ("below: update", "rest")
 
 
 def make_sampler(name, n_outputs, budget):

@@ -1,104 +1,10 @@
-"""Clocks around the kernels change nothing, count what is done, and refuse what is out of range."""
+"""What benchmarks measure of the kernels is done, and refused where it is out of range."""
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
-import slide
-from slide import hashing, sampling
 from slide._kernels import probes
 from slide._memory import aligned_zeros
-
-SAMPLERS = {
-    "mixture": lambda: sampling.Mixture(
-        [
-            sampling.LSH(hashing.Clusters(n_cells=8), max_active=20, rebuild_every=2),
-            sampling.Frequent(9),
-            sampling.Uniform(12, shared=False),
-        ]
-    ),
-    "no shared": lambda: sampling.LSH(hashing.SimHash(3, 4), max_active=30, min_active=25),
-    "sketches": lambda: sampling.LSH(
-        hashing.Sketches(n_components=16), max_active=20, rebuild_every=1
-    ),
-    "shared tail": lambda: sampling.Uniform(70),
-}
-
-
-def data(n=150, n_features=40, n_outputs=200):
-    rng = np.random.default_rng(0)
-    x = sp.random(n, n_features, 0.2, "csr", np.float32, rng)
-    y = sp.random(n, n_outputs, 0.01, "csr", np.float32, rng)
-    y.data[:] = 1
-    return x, y
-
-
-def model(sampler):
-    made = slide.Sequential(
-        [
-            slide.Input(40),
-            slide.Dense(20, "relu"),
-            slide.Dense(18, "tanh"),
-            slide.Dense(200, "softmax", sampler=sampler),
-        ],
-        seed=1,
-    )
-    made.compile(slide.optimizers.Adam(0.01), "categorical_crossentropy")
-    return made
-
-
-def with_clocks(made, x, y, n_threads, clocked=True):
-    """One epoch in order, by `train_with_clocks` or by `Network.train`."""
-    kernel_data, targets = made._checked(x, y, None)
-    rows = np.arange(x.shape[0], dtype=np.int64)
-    with made._kernels(kernel_data, 50, n_threads, True) as network:
-        if not clocked:
-            rates = np.full(3, 0.01, np.float32)
-            return network.train(kernel_data, rows, rates, 1, np.zeros(1, np.uint64), 0, False)
-        y = targets.indptr, targets.indices, targets.data
-        return probes.train_with_clocks(
-            network.layers, made._features(x), y, rows, 50, 0.01, 1, 0, 0, n_threads
-        )
-
-
-@pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_training_with_clocks_is_training(name, n_threads):
-    x, y = data()
-    plain, clocked = model(SAMPLERS[name]()), model(SAMPLERS[name]())
-    with_clocks(plain, x, y, n_threads, clocked=False)
-    seconds, counts = with_clocks(clocked, x, y, n_threads)
-    fresh = model(SAMPLERS[name]())
-    fresh.build(sparse=True)
-    for before, one, other in zip(
-        fresh.get_weights(), plain.get_weights(), clocked.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
-        assert (before != one).any()
-    assert set(seconds) == set(probes.PHASES)
-    assert all(value >= 0 for value in seconds.values())
-    assert counts["wall_seconds"] > 0
-    parts = [x[first : first + 50] for first in (0, 50, 100)]
-    assert counts["features"] == sum(len(np.unique(part.indices)) for part in parts)
-    assert counts["distinct"] <= counts["rows"]
-    assert counts["distinct"] <= 3 * 200
-
-
-def test_own_neurons_are_counted():
-    x, y = data()
-    # Labels alone are a sample's own neurons where everything else is shared.
-    _, counts = with_clocks(model(sampling.Uniform(70)), x, y, 1)
-    assert counts["rows"] == y.nnz
-    parts = [y[first : first + 50] for first in (0, 50, 100)]
-    assert counts["distinct"] == sum(len(np.unique(part.indices)) for part in parts)
-    assert counts["n_shared"] == 70
-
-
-def test_incomplete_batches_and_rows_out_of_range():
-    x, y = data(120)
-    with pytest.raises(ValueError, match="not whole batches"):
-        with_clocks(model(sampling.Uniform(70)), x, y, 1)
-
 
 @pytest.mark.parametrize(
     "call",
