@@ -254,7 +254,8 @@ def phases(counts, functions, n_outputs, n_features, batch_size, limits):
 
 def phase_rows(records):
     """Table rows of one model: every phase, then all of them and what `fit` takes."""
-    seconds = {name: median(line["seconds"][name] for line in records) for name in records[0]["seconds"]}
+    names = records[0]["seconds"]
+    seconds = {name: median(line["seconds"][name] for line in records) for name in names}
     least = records[-1]["least"]
     rows = []
     for name in sorted(seconds, key=seconds.get, reverse=True):

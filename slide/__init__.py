@@ -13,6 +13,7 @@ from slide import (
     sampling,
     schedules,
     telemetry,
+    tuning,
 )
 from slide._config import show_config
 from slide.layers import Dense, Input
@@ -38,4 +39,5 @@ __all__ = [
     "schedules",
     "show_config",
     "telemetry",
+    "tuning",
 ]

@@ -104,16 +104,12 @@ def train(options: Any) -> None:
     """Train a network on a file and save it."""
     output = Path(options.output)
     _check_writable(output)
-    x, y = read(
-        options.data, options.format, options.n_features, options.n_labels, options.cache
-    )
+    x, y = read(options.data, options.format, options.n_features, options.n_labels, options.cache)
     if x.shape[1] == 0 or y.shape[1] == 0:
         raise ValueError(f"{options.data}: no {'labels' if x.shape[1] else 'features'} in it")
     held = None
     if options.validation is not None:
-        held = read(
-            options.validation, options.format, x.shape[1], y.shape[1], options.cache
-        )
+        held = read(options.validation, options.format, x.shape[1], y.shape[1], options.cache)
     model = network(
         x.shape[1], y.shape[1], options.hidden, options.loss, options.sampler, options.seed
     )
@@ -138,9 +134,7 @@ def evaluate(options: Any) -> None:
     ks = _ks(n_labels)
     scores: list[Any] = [metrics.PrecisionAtK(k) for k in ks] + [metrics.NDCGAtK(ks[-1])]
     if options.training_data is not None:
-        _, labels = read(
-            options.training_data, options.format, n_features, n_labels, options.cache
-        )
+        _, labels = read(options.training_data, options.format, n_features, n_labels, options.cache)
         a, b = options.propensity
         scores.append(metrics.PSPAtK(ks[-1], A=a, B=b).prepare(labels))
     x, y = read(options.data, options.format, n_features, n_labels, options.cache)

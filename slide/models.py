@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 from slide import _validation as check
 from slide import callbacks as callbacks_
-from slide import losses, optimizers, saving, telemetry
+from slide import losses, optimizers, saving, telemetry, tuning
 from slide._executions import Batches, Rows, hold_out
 from slide._kernels.network import Data, Network
 from slide._threads import n_threads as _n_threads
@@ -862,6 +862,58 @@ class Sequential:
                     step=self.step,
                 )
             return scores if top_k is None else (ids, top)
+
+    def choose_sampler(
+        self, x: Any, *, n: int = 512, n_jobs: int | None = -1, **options: Any
+    ) -> tuning.Choice:
+        """Measure hash families on the output layer as it is, and recommend a sampler for it.
+
+        Nothing of the model changes. The recommendation is for the next model of that kind: a
+        sampler is given to a layer when it is made.
+
+        Parameters
+        ----------
+        x : sparse matrix or array-like, shape (n_samples, n_features)
+        n : int
+            Rows of `x` that are looked at, the first ones.
+        n_jobs : int or None
+            As in `fit`.
+        **options
+            Of `slide.tuning.choose`: `max_active`, `k`, `recall`, `families`, `batch_size`,
+            `random_state`.
+
+        Returns
+        -------
+        slide.tuning.Choice
+            Print it for a table with the reason; its `sampler` is the recommendation.
+
+        Raises
+        ------
+        RuntimeError
+            Before the model is built or compiled, and between batches.
+        ValueError
+            If the output layer is the only one, an option is out of range, or `x` is not what
+            `predict` would take.
+        """
+        n = check.check_positive_int("n", n)
+        n_threads = _n_threads(n_jobs)
+        if len(self.layers) < 2:
+            raise ValueError("the model has one layer: hash tables need a layer below it")
+        if not self.built or self.input is None or self.loss is None:
+            raise RuntimeError("choose_sampler before training: call fit first")
+        with self._exclusive("choose_sampler"):
+            features = check.check_features(x, self.input.n_features, "x")
+            if features.shape[0] == 0:
+                raise ValueError("x has no rows")
+            data = Data(self._features(features[:n]))
+            with self._kernels(data, min(n, data.n), n_threads, False) as network:
+                inputs = network.output_inputs(data, self.seed, self.step)
+            layer = self.layers[-1]
+            n_in = inputs.shape[1]
+            bias = layer._weights[:, n_in] if layer.use_bias else None
+            return tuning.choose(
+                layer._weights[:, :n_in], inputs, bias, n_queries=n, n_jobs=n_jobs, **options
+            )
 
     def diagnose(
         self, x: Any, y: Any = None, k: int = 10, n: int = 256, n_jobs: int | None = -1

@@ -474,8 +474,8 @@ class Unigram(Sampler):
     -----
     ``pi_i = min(1, c q_i)`` with ``q_i = (count_i + 1) ** power + 0.1 mean((count + 1) ** power)``
     and c such that the probabilities sum to `n`: no neuron has a probability below 1/11 of a
-    uniform draw's. They are exact, by systematic sampling (Madow, Ann. Math. Stat. 1949) along a random
-    order of the neurons. q follows the counts each time that they have grown by an eighth.
+    uniform draw's. They are exact, by systematic sampling (Madow, Ann. Math. Stat. 1949) along a
+    random order of the neurons. q follows the counts each time that they have grown by an eighth.
 
     Examples
     --------

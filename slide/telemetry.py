@@ -129,7 +129,7 @@ def count_rebuilds(layers: list[Dense]) -> list[float]:
 
 
 def found_of_largest(
-    layer: Dense,
+    weights: np.ndarray,
     x: np.ndarray,
     k: int,
     indptr: np.ndarray,
@@ -138,11 +138,11 @@ def found_of_largest(
 ) -> np.ndarray:
     """Return for each input how many of its k largest activations are among `ids`.
 
+    weights : (n_neurons, ld), the bias after the last weight
     x : (n, ld) inputs, a 1 after the last value
     indptr, ids : row i's neurons are ``ids[indptr[i]:indptr[i + 1]]``
     without : neurons that do not count at all
     """
-    weights = layer._weights
     n_rows = max(1, BLOCK_FLOATS // len(weights))
     hits = np.zeros(len(x), np.int64)
     for first in range(0, len(x), n_rows):
@@ -186,10 +186,10 @@ def measures(layer: Dense, x: np.ndarray, k: int, n_threads: int) -> dict[str, f
     active = retrieving(layer)
     k = min(k, layer.units)
     indptr, ids = _kernels.retrieved(active, layer._parameters(False), x, n_threads)
-    hits = found_of_largest(layer, x, k, indptr, ids)
+    hits = found_of_largest(layer._weights, x, k, indptr, ids)
     found = {"recall": float(hits.mean() / k), **loads(active)}
     if active.n_frequent and active.n_frequent + k <= layer.units:
-        hits = found_of_largest(layer, x, k, indptr, ids, ids[: active.n_frequent])
+        hits = found_of_largest(layer._weights, x, k, indptr, ids, ids[: active.n_frequent])
         found["table_recall"] = float(hits.mean() / k)
     return {name: found[name] for name in MEASURES if name in found}
 
@@ -361,10 +361,10 @@ def diagnose_layer(
     indptr, ids = _kernels.retrieved(active, layer._parameters(False), x, n_threads)
     counts = np.diff(indptr)
     own = counts - active.n_frequent
-    found.recall = float(found_of_largest(layer, x, k, indptr, ids).mean() / k)
+    found.recall = float(found_of_largest(layer._weights, x, k, indptr, ids).mean() / k)
     if active.n_frequent and active.n_frequent + k <= layer.units:
         frequent = ids[: active.n_frequent]  # of every row the first
-        hits = found_of_largest(layer, x, k, indptr, ids, frequent)
+        hits = found_of_largest(layer._weights, x, k, indptr, ids, frequent)
         found.table_recall = float(hits.mean() / k)
     if labels is not None and labels.nnz:
         rows = np.repeat(np.arange(len(counts)), counts)

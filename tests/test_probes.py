@@ -6,6 +6,7 @@ import pytest
 from slide._kernels import probes
 from slide._memory import aligned_zeros
 
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -78,7 +78,8 @@ def last_inputs(model, x):
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_phases_are_no_more_than_the_whole(update, hidden, n_jobs):
     x, y = data()
-    model = make("auto", hidden, update)
+    parts = [LSH(max_active=20), sampling.Frequent(10), sampling.Uniform(10, shared=False)]
+    model = make(sampling.Mixture(parts), hidden, update)
     logs = model.fit(x, y, batch_size=32, epochs=2, verbose=0, n_jobs=n_jobs).history
     seconds = len(x) / np.array(logs["samples_per_second"])
     times = {name: np.array(values) for name, values in logs.items() if "time_" in name}

@@ -1,7 +1,6 @@
 """Row kernels and bandwidth of the machine by the clock, for the benchmarks."""
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t
-from libc.string cimport memset
 
 from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime

@@ -39,7 +39,18 @@ __all__ = [
     "serialize",
 ]
 
-FAMILIES = (SimHash, WTA, DWTA, MinHash, E2LSH, CrossPolytope, Clusters, Sketches, Transformed, Learned)
+FAMILIES = (
+    SimHash,
+    WTA,
+    DWTA,
+    MinHash,
+    E2LSH,
+    CrossPolytope,
+    Clusters,
+    Sketches,
+    Transformed,
+    Learned,
+)
 
 
 def get(identifier: Any) -> HashFamily:
