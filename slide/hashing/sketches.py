@@ -63,7 +63,7 @@ class Sketches(HashFamily):
     Examples
     --------
     >>> Sketches(16)
-    Sketches(n_components=16, n_cells='auto', n_probes=8, candidates=None)
+    Sketches(n_components=16, n_cells='auto', n_probes=64, candidates=None)
     """
 
     n_tables = 1
@@ -74,7 +74,7 @@ class Sketches(HashFamily):
         self,
         n_components: int = 32,
         n_cells: int | str = "auto",
-        n_probes: int = 8,
+        n_probes: int = 64,
         candidates: int | float | None = None,
     ):
         self.n_components = check.check_positive_int("n_components", n_components, high=1024)
