@@ -43,7 +43,7 @@ RECALL_POINTS = 2000
 def systems():
     """The output layer's sampler of each system, made from slide.sampling and slide.hashing."""
     def frequent(hash, sampling):
-        # The recommended mixture for this size, with another hash family.
+        # What is recommended for larger layers, in the numbers that suit this one.
         return sampling.Mixture(
             [
                 sampling.LSH(hash, max_active=98),
@@ -57,7 +57,11 @@ def systems():
 
     return {
         "all neurons": lambda sampling, hashing: None,
-        "auto: clusters + frequent + own uniform": lambda sampling, hashing: "auto",
+        "auto: drawn by sketches": lambda sampling, hashing: "auto",
+        "own uniform 261": lambda sampling, hashing: sampling.Uniform(261, shared=False),
+        "clusters + frequent + own uniform": lambda sampling, hashing: frequent(
+            hashing.Clusters(), sampling
+        ),
         "SimHash + frequent + own uniform": lambda sampling, hashing: frequent(
             hashing.SimHash(n_bits=6, n_tables=20), sampling
         ),

@@ -3,7 +3,7 @@ cimport cython
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, expf, fabsf, log, logf, roundf, sqrt
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport below, normals, stream
@@ -302,23 +302,22 @@ cdef class SketchRetriever(Retriever):
             s.base += MIDDLE * s.q[j]
 
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
-        """Finds in every 16th block of a long run what to beat, so that few must be sorted out."""
-        cdef float top = -INFINITY, total = 0
-        cdef Py_ssize_t rank, j
+        """Finds in some blocks of a long run what to beat, so that few must be sorted out."""
+        cdef float total
+        cdef Py_ssize_t every = max(<Py_ssize_t> 16, (stop - first) // 512), rank, j
         if stop - first < 2 * CHUNK:
             return
-        self._scan(s, first, stop, 16, 256)
+        self._scan(s, first, stop, 16, 16 * every)
         if s.noise != NULL and s.found:
             # Nothing is drawn as if its weight were far below the mean: its score may be wrong.
             for j in range(s.found):
-                s.scratch[j] = s.scores[j] - s.noise[s.places[j] % NOISE]
-                top = max(top, s.scratch[j])
+                s.scores[j] -= s.noise[s.places[j] % NOISE]
+            memcpy(s.scratch, s.scores, s.found * sizeof(float))
+            s.floor = simd.exp_shift(s.scratch, s.found, &total)
+            s.floor += logf(<float> 0.5 * total / s.found)
             for j in range(s.found):
-                total += expf(s.scratch[j] - top)
-            s.floor = top + logf(<float> 0.5 * total / s.found)
-            for j in range(s.found):
-                s.scores[j] = max(s.scratch[j], s.floor) + s.noise[s.places[j] % NOISE]
-        rank = s.wanted // 16
+                s.scores[j] = max(s.scores[j], s.floor) + s.noise[s.places[j] % NOISE]
+        rank = s.wanted // every
         rank += <Py_ssize_t> (3 * sqrt(<double> rank)) + 3
         if rank < s.found:
             s.least = threshold(s.scores, s.found, rank, s.scratch)
