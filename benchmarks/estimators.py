@@ -37,8 +37,8 @@ WARM_UP = 24
 
 
 def systems(n, n_bits):
-    """Samplers of about as many neurons as the recommended one of a layer of n has; its number."""
-    auto = sampling.Auto().mixture(n).samplers
+    """Samplers of about as many neurons as the recommended mixture has, and that number."""
+    auto = sampling.Auto(fast=True).mixture(n).samplers
     size = sum(part.max_active if isinstance(part, sampling.LSH) else part.n for part in auto)
     frequent = next(part.n for part in auto if isinstance(part, sampling.Frequent))
     few = (size - frequent) // 2

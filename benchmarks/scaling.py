@@ -13,6 +13,7 @@ The exponent a of "cost ~ outputs^a" is the slope of the least squares line thro
 of the points with at least 10,000 outputs.
 """
 
+import json
 import sys
 import zlib
 from pathlib import Path
@@ -170,8 +171,8 @@ def series(records, options, varied, sampler, threads, field="seconds"):
 
 def point_table(records, options):
     """One row per point and thread count: cost, and its parts."""
-    header = ["point", "threads", "us a sample", "output layer", "select", "dots", "gradient"]
-    header += ["update, sort", "shared", "rebuilds", "own neurons", "distinct", "peak MB"]
+    header = ["point", "threads", "us a sample", "output layer", "query", "dot", "shared"]
+    header += ["update", "rest", "rebuilds", "own neurons", "distinct", "peak MB"]
     rows = []
     for name in options.only:
         for threads in options.threads:
@@ -190,11 +191,11 @@ def point_table(records, options):
                     str(threads),
                     number(1e6 * median(line["seconds"] for line in lines)),
                     number(1e6 * median(line["output_seconds"] for line in lines)),
-                    phase("select"),
-                    phase("dots"),
-                    phase("gradient"),
-                    phase("update", "sort"),
-                    phase("shared: forward", "shared: gradient", "shared: update", "draw"),
+                    phase("query"),
+                    phase("dot"),
+                    phase("shared"),
+                    phase("update"),
+                    phase(*BELOW),
                     phase("rebuilds"),
                     number(mean(line["counts"]["rows"] for line in lines), 0),
                     number(mean(line["counts"]["distinct"] for line in lines), 0),
@@ -296,11 +297,11 @@ def draw(records, options, folder):
 def stack(panel, records, options, colors):
     """The default sampler's cost by phase, on the first number of threads."""
     parts = {
-        "hidden layer": BELOW,
-        "select": ("select",),
-        "dots, gradient, loss": ("dots", "gradient", "loss"),
-        "update, sort": ("update", "sort"),
-        "shared": ("shared: forward", "shared: gradient", "shared: update", "draw", "finish"),
+        "hidden layer, loss": BELOW,
+        "query": ("query",),
+        "dot": ("dot",),
+        "shared": ("shared",),
+        "update": ("update",),
         "rebuilds": ("rebuilds",),
     }
     x, heights = [], {part: [] for part in parts}
@@ -327,6 +328,9 @@ def main():
     options.add_argument("--samples", type=int, help="training points (16,384; quick: 4,096)")
     options.add_argument("--quick", action="store_true", help="few and small points")
     options.add_argument("--figures", help="folder for the figure")
+    options.add_argument(
+        "--redraw", action="store_true", help="tables and figure again from the lines of --out"
+    )
     options.add_argument("--outputs", type=int, default=0, help="of the data worker")
     options = options.parse_args()
     options.samples = options.samples or (4096 if options.quick else 16_384)
@@ -366,7 +370,11 @@ def main():
         for job in jobs
         if job[0]["threads"] == min(options.threads) or job[0]["system"].startswith("default")
     ]
-    records, failed = run_rounds(jobs, options.repeats, out=options.out)
+    if options.redraw:
+        lines = Path(options.out).read_text(encoding="utf-8").splitlines()
+        records, failed = [json.loads(line) for line in lines], []
+    else:
+        records, failed = run_rounds(jobs, options.repeats, out=options.out)
     if options.figures:
         print(draw(records, options, options.figures), file=sys.stderr)
     text = point_table(records, options) + "\n" + exponent_table(records, options)

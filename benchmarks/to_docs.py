@@ -2,8 +2,8 @@
 
     python benchmarks/to_docs.py scaling.md scaling
 
-writes docs/benchmarks/results/scaling_1.csv, scaling_2.csv, ... and the text before each table, with
-its machine and date, as scaling_1.txt, ...
+writes docs/benchmarks/results/scaling_1.csv, scaling_2.csv, ... and the text before each table,
+with machine and date, as scaling_1.txt, ...
 """
 
 import csv

@@ -1031,9 +1031,14 @@ def test_auto_is_a_mixture_by_the_layers_size():
         assert active.max_active == min(n, max(32, round(0.02 * n)))
         assert active.draws
         assert active.n_shared == active.n_own_tail == 0
+    for n in [1, 3, 4, 100, 13_043]:
+        active = sampling.Auto(fast=True).active_set(n, 9, 0, 1)
+        assert active.max_active <= n
+        assert not active.draws
+    assert 0.03 < (active.max_active + active.n_frequent + active.n_own_tail) / 13_043 < 0.05
     active = sampling.get("auto").active_set(32_769, 9, 0, 1)
     assert not active.draws
-    assert (active.max_active, active.n_frequent, active.n_own_tail) == (200, 1000, 200)
+    assert (active.max_active, active.n_frequent, active.n_own_tail) == (200, 819, 200)
     assert active.corrected
 
 

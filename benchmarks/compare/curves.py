@@ -11,11 +11,10 @@ from ranking import curve, rounds_of, targets
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; markers say the same again.
 COLORS = ("#D55E00", "#000000", "#888888", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#F0E442")
+COLORS += ("#CC79A7", "#44AA99", "#882255")
+MARKERS = ("o", "h", "s", "x", "v", "^", "D", "P", "*", "X", "d")
 STYLES = {
-    name: (color, marker)
-    for name, color, marker in zip(
-        BY_NAME, (*COLORS, "#CC79A7"), ("o", "s", "x", "v", "^", "D", "P", "*", "X"), strict=True
-    )
+    name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(BY_NAME)
 }
 SETTINGS = {
     "font.size": 9,

@@ -62,6 +62,7 @@ def _torch(name, script, argument, **more):
 
 PEERS = [
     Peer("slide", "slide_network.py", "slide", rates=RATES),
+    Peer("slide, fast", "slide_network.py", "slide", ("--mode=fast",), wide=False, rates=RATES),
     _torch(REFERENCE, "torch_full.py", "--loss=log-softmax", every_neuron=True),
     _torch("torch dense, one-vs-all", "torch_full.py", "--loss=binary", every_neuron=True),
     _torch("torch sampled, uniform", "torch_sampled.py", "--proposal=uniform"),

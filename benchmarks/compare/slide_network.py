@@ -1,6 +1,7 @@
 """slide, as it is recommended or as SLIDE was published.
 
 - ``--mode auto``: the default sampler of an output layer.
+- ``--mode fast``: the mixture that wider layers have by default.
 - ``--mode published``: the algorithm of Chen et al. (MLSys 2020) and its code, step by step. The
   active neurons of a sample are its labels, the union of the buckets of its hidden activations in
   all L tables, and random neurons up to 1,000 (or a tenth of a small layer); nothing is
@@ -44,7 +45,8 @@ def build(options, n_features, n_labels):
     if options.mode == "published":
         sampler, biases = published_sampler(n_labels), options.biases or "zeros"
     else:
-        sampler, biases = "auto", options.biases or "label_log_odds"
+        sampler = slide.sampling.Auto(fast=options.mode == "fast")
+        biases = options.biases or "label_log_odds"
     uniform = slide.initializers.RandomUniform(-FIRST, FIRST)
     model = slide.Sequential(
         [
