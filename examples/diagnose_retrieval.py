@@ -40,8 +40,7 @@ model, telemetry = train(sampling.LSH(hashing.SimHash(n_bits=14, n_tables=2), ma
 print(model.diagnose(x_test, y_test))
 
 # %%
-# ``"auto"`` retrieves from cells of neurons with similar weights until a budget is full, and adds
-# the commonest labels and random neurons.
+# ``"auto"`` scores all neurons of a layer of this size by sketches of their weights, and draws 2%.
 
 model, telemetry = train("auto")
 print()

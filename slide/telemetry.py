@@ -480,8 +480,10 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
         )
     if whole and d.times.get("query", 0.0) > 0.3 * whole:
         share = d.times["query"] / whole
-        fewer = "n_probes" if partition else "tables"
-        advice.append(f"finding neurons takes {share:.0%} of the training: fewer {fewer}")
+        fewer = "fewer n_probes" if partition else "fewer tables"
+        if ranks:
+            fewer = "fewer n_components, or cells instead of sketches: sampling.Auto(fast=True)"
+        advice.append(f"finding neurons takes {share:.0%} of the training: {fewer}")
     return advice
 
 
@@ -508,11 +510,17 @@ def _page(d: LayerDiagnosis) -> list[str]:
         lines += [
             f"  retrieved        {d.candidates:,.0f} neurons a sample, at most {d.budget:,.0f}; "
             f"none for {share(d.nothing_found or 0)}",
+        ]
+    if d.candidates is not None and d.buckets is not None and d.buckets > 1:
+        lines += [
             f"  buckets          {_count(d.buckets or 0)}: {share(d.empty_buckets or 0)} empty, "
             f"{share(d.overfull_buckets or 0)} overfull with {share(d.overfull_neurons or 0)} of "
             f"the neurons",
             f"  load             {d.bucket_load:,.1f} neurons a bucket that is not empty, at most "
             f"{d.largest_bucket:,.0f}",
+        ]
+    if d.candidates is not None:
+        lines += [
             f"  tables           {d.table_age:,.0f} steps old, {share(d.drift or 0)} of the places "
             f"out of date" + (", a rebuild is due" if d.rebuild_due else ""),
             f"  rebuilds         {d.rebuilds:,.0f}"

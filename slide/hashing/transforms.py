@@ -66,7 +66,7 @@ class Transformed(CodeFamily):
     Examples
     --------
     >>> from slide.hashing import SimHash
-    >>> family = Transformed(SimHash(9, 50, "hadamard"), "simple_lsh", n_ranges=4, centred=True)
+    >>> family = Transformed(SimHash(9, 50, "hadamard"), "simple_lsh", n_ranges=2, centred=True)
     >>> family.n_tables
     50
     >>> P = family.neurons([[0.3, 0.4], [2.0, 0.0]])
