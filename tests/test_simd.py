@@ -15,6 +15,8 @@ import numpy as np
 import scipy.sparse as sp
 import slide
 from slide import hashing, sampling
+from slide._kernels.optim import Parameters
+from slide._memory import aligned_zeros
 
 rng = np.random.default_rng(0)
 x = sp.csr_array(sp.random(120, 37, 0.2, random_state=rng, dtype=np.float32))
@@ -80,6 +82,22 @@ for family in families:
     for width in (21, 300):
         vectors = np.random.default_rng(1).normal(size=(200, width))
         arrays[f"{family!r} {width}"] = family.codes(vectors)
+rng = np.random.default_rng(2)
+weights = aligned_zeros((1900, 48))
+weights[:, :34] = rng.normal(size=(1900, 5)) @ rng.normal(size=(5, 34)) / 2
+queries = aligned_zeros((60, 48))
+queries[:, :33] = rng.normal(size=(60, 33))
+queries[:, 33] = 1
+none = np.zeros((1900, 0), np.float32)
+layer = Parameters(weights, none, none, 34, 33)
+for components in (16, 64):
+    for correction in (None, "logq"):
+        sampler = sampling.LSH(hashing.Sketches(components), 60, correction=correction)
+        active = sampler.active_set(1900, 34, 0, 1)
+        chosen = np.zeros((60, 1900), np.uint64)
+        for row, (ids, _) in zip(chosen, active.select_batch(layer, queries, [[]] * 60)[2]):
+            row[ids] = 1
+        arrays[f"{components} components, {correction}"] = chosen
 np.savez(sys.argv[1], **arrays)
 """
 
@@ -116,7 +134,8 @@ def test_base_is_used_when_asked_for(base):
 
 @pytest.mark.parametrize("simd", ["v3", "v4"])
 def test_training_agrees(simd, base, tmp_path):
-    """To 1e-4 after three epochs; signs of projections and winners, but for ties, exactly."""
+    """To 1e-4 after three epochs; signs of projections, winners and chosen neurons, but for ties,
+    exactly."""
     result = run(simd, tmp_path / "other.npz")
     if result.returncode and unsupported(result):
         pytest.skip(f"this CPU has no {simd}")
