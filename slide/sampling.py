@@ -96,7 +96,7 @@ class LSH(Sampler):
     Parameters
     ----------
     hash : HashFamily or str
-        `slide.hashing.Clusters`, `SimHash`, `E2LSH` or `DWTA`.
+        One of `slide.hashing`, or its name. `slide.tuning.choose` measures which suits a layer.
     max_active : int, float or None
         Most active neurons, or (a float) this fraction of the layer, in (0, 1]. In an output layer
         retrieval stops there, the sample's labels included. None: 3% of an output layer, but at
