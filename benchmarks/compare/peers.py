@@ -63,6 +63,14 @@ def _torch(name, script, argument, **more):
 PEERS = [
     Peer("slide", "slide_network.py", "slide", rates=RATES),
     Peer("slide, fast", "slide_network.py", "slide", ("--mode=fast",), wide=False, rates=RATES),
+    Peer(
+        "slide, fast, one-vs-all",
+        "slide_network.py",
+        "slide",
+        ("--mode=one-vs-all",),
+        wide=False,
+        rates=RATES,
+    ),
     _torch(REFERENCE, "torch_full.py", "--loss=log-softmax", every_neuron=True),
     _torch("torch dense, one-vs-all", "torch_full.py", "--loss=binary", every_neuron=True),
     _torch("torch sampled, uniform", "torch_sampled.py", "--proposal=uniform"),

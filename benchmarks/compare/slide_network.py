@@ -2,6 +2,7 @@
 
 - ``--mode auto``: the default sampler of an output layer.
 - ``--mode fast``: the mixture that wider layers have by default.
+- ``--mode one-vs-all``: the same with a sigmoid per label.
 - ``--mode published``: the algorithm of Chen et al. (MLSys 2020) and its code, step by step. The
   active neurons of a sample are its labels, the union of the buckets of its hidden activations in
   all L tables, and random neurons up to 1,000 (or a tenth of a small layer); nothing is
@@ -45,18 +46,21 @@ def build(options, n_features, n_labels):
     if options.mode == "published":
         sampler, biases = published_sampler(n_labels), options.biases or "zeros"
     else:
-        sampler = slide.sampling.Auto(fast=options.mode == "fast")
+        sampler = slide.sampling.Auto(fast=options.mode != "auto")
         biases = options.biases or "label_log_odds"
+    activation, loss = "softmax", "categorical_crossentropy"
+    if options.mode == "one-vs-all":
+        activation, loss = "sigmoid", "binary_crossentropy"
     uniform = slide.initializers.RandomUniform(-FIRST, FIRST)
     model = slide.Sequential(
         [
             slide.Input(n_features),
             slide.Dense(options.hidden, activation="relu", kernel_initializer=uniform),
-            slide.Dense(n_labels, activation="softmax", sampler=sampler, bias_initializer=biases),
+            slide.Dense(n_labels, activation=activation, sampler=sampler, bias_initializer=biases),
         ],
         seed=options.seed,
     )
-    model.compile(slide.optimizers.Adam(options.learning_rate), "categorical_crossentropy")
+    model.compile(slide.optimizers.Adam(options.learning_rate), loss)
     return model
 
 
