@@ -51,7 +51,8 @@ def run(sampler):
 
 
 # %%
-# A mixture divides its budget between retrieved, frequent and random neurons.
+# A mixture divides its budget between retrieved, frequent and random neurons; drawn neurons are
+# retrieved and random at once.
 
 
 def mixture(budget):
@@ -64,9 +65,17 @@ def mixture(budget):
     )
 
 
-curves = {"retrieved, frequent and random": mixture, "random, corrected": sampling.Uniform}
+def drawn(budget):
+    return sampling.LSH(hashing.Sketches(), max_active=budget, correction="logq")
+
+
+curves = {
+    "drawn by activation": drawn,
+    "retrieved, frequent and random": mixture,
+    "random, corrected": sampling.Uniform,
+}
 figure, axes = plt.subplots(figsize=(7, 4.5))
-for (name, make), marker in zip(curves.items(), "os", strict=True):
+for (name, make), marker in zip(curves.items(), "Dos", strict=True):
     fractions, precisions = [], []
     for budget in (100, 400, 1000):
         fraction, precision, seconds = run(make(budget))
