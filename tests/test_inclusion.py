@@ -687,3 +687,21 @@ def selected_by(model, x, y):
         active[s, shared], log_pi[s, shared] = True, np.log(pi)
         active[s, ids], log_pi[s, ids] = True, np.log(own_pi)
     return active, log_pi
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strategy": "union"},
+        {"strategy": "top_k"},
+        {"query": "label"},
+        {"candidates": 2.0},
+        {"bucket_size": 8},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("family", [hashing.SimHash(4, 6), hashing.Sketches()], ids=repr)
+def test_no_correction_of_what_has_other_probabilities(family, change):
+    name = next(iter(change))
+    with pytest.raises(ValueError, match=f"correction='logq' with {name}="):
+        sampling.LSH(family, correction="logq", **change)
