@@ -905,7 +905,7 @@ class Sequential:
             features = check.check_features(x, self.input.n_features, "x")
             if features.shape[0] == 0:
                 raise ValueError("x has no rows")
-            data = Data(self._features(features[:n]))
+            data = Data(self._features(_sliceable(features)[:n]))
             with self._kernels(data, min(n, data.n), n_threads, False) as network:
                 inputs = network.output_inputs(data, self.seed, self.step)
             layer = self.layers[-1]
@@ -980,8 +980,8 @@ class Sequential:
                 labels = check.check_targets(y, features.shape[0], units, loss, "y")
             rng = np.random.default_rng([self.seed, self.step])
             rows = np.sort(rng.permutation(features.shape[0])[:n])
-            labels = None if labels is None else labels[rows]
-            data = Data(self._features(features[rows]))
+            labels = None if labels is None else _sliceable(labels)[rows]
+            data = Data(self._features(_sliceable(features)[rows]))
             with self._kernels(data, 256, n_threads, False) as network:
                 inputs = network.inputs(data, self.seed)
                 return telemetry.Diagnosis(
@@ -1049,6 +1049,13 @@ class Sequential:
             If it is damaged or not one of ours; the message says where.
         """
         return saving.load(cls, path)
+
+
+def _sliceable(matrix: Any) -> Any:
+    """Return it with index arrays of one type: old SciPy takes no rows of what the kernels want."""
+    if not sp.issparse(matrix):
+        return matrix
+    return type(matrix)((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _print_table(rows: list[tuple[str, ...]], print_fn: Any) -> None:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 import slide
 from slide import hashing, sampling, tuning
@@ -153,3 +154,20 @@ def test_of_a_model_that_cannot():
         model.choose_sampler(x, colour=1)
     with pytest.raises(ValueError, match="n must be"):
         model.choose_sampler(x, n=0)
+
+
+def test_of_a_model_with_sparse_rows():
+    rng = np.random.default_rng(0)
+    x = sp.random(90, 30, 0.3, "csr", np.float32, rng)
+    model = slide.Sequential(
+        [
+            slide.Input(30),
+            slide.Dense(8, activation="relu"),
+            slide.Dense(60, activation="softmax", sampler=sampling.LSH(max_active=9)),
+        ]
+    )
+    model.compile(slide.optimizers.Adam(0.01))
+    model.fit(x, np.arange(90) % 60, verbose=0)
+    for rows in (x, sp.csr_array(x), x.tocoo()):
+        assert model.choose_sampler(rows, n=20, families=["clusters"], max_active=60).measured
+        assert 0 <= model.diagnose(rows, np.arange(90) % 60)["dense_1"].recall <= 1
