@@ -18,6 +18,7 @@ from pathlib import Path
 
 import _common
 import numpy as np
+from to_docs import tables as tables_of
 
 from slide import callbacks, hashing, sampling
 from slide.data import load_wordnet, read_xmc
@@ -261,6 +262,19 @@ def table(name, epoch, before, after, inputs, shown, options):
     return _common.markdown_table(header, lines, title)
 
 
+def summary(text):
+    """Recall of every family and strategy over sets and epochs, from the text of the tables."""
+    columns, recalls = [], {}
+    for title, rows in tables_of(text):
+        name, epoch = re.match(r"(.*?): .* after epoch (\d+)", title).groups()
+        columns.append(f"{name}, {epoch}")
+        for label, recall, *_ in rows[1:]:
+            recalls.setdefault(label, {})[columns[-1]] = recall
+    rows = [[label, *(found.get(c, "") for c in columns)] for label, found in recalls.items()]
+    title = f"Recall@{TOP} of all tables, by set and epoch."
+    return _common.markdown_table(["family: strategy", *columns], rows, title)
+
+
 def main():
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -284,7 +298,10 @@ def main():
         for name in options.sets
         for snapshot in snapshots(name, options)
     ]
-    _common.publish("\n".join(tables), [], options.markdown)
+    text = "\n".join(tables)
+    if len(tables) > 1:
+        text += "\n" + summary(text)
+    _common.publish(text, [], options.markdown)
 
 
 if __name__ == "__main__":
