@@ -67,10 +67,16 @@ def test_finds_few_and_all():
             assert (pi == 1).all()
 
 
-def test_retrieved_are_the_best_by_rank():
-    """With as many components as inputs only rounding to 7 bits is between scores and sums."""
+@pytest.mark.parametrize("shown", [False, True])
+def test_retrieved_are_the_best_by_rank(shown):
+    """With as many components as inputs only rounding to 7 bits is between scores and sums, whether
+    the mean input is known or not."""
     p, W, X = layer(2, 2000, 32, rank=32)
     active = active_set(lsh(50, n_components=32), W)
+    if shown:
+        active.select_batch(p, inputs(X[:1]), [[]])
+        active.retriever.show(inputs(X))
+        active.weights_replaced()
     _, _, own = active.select_batch(p, inputs(X), [[]] * len(X))
     Z = X @ W.T
     spread = Z.std(axis=1)
