@@ -423,21 +423,16 @@ cdef class Network:
     def output_inputs(self, Data data, uint64_t seed, uint64_t step):
         """The output layer's inputs of the first rows, at most a batch, (n, n_in) float32."""
         cdef Batch b = data.batch
-        cdef Py_ssize_t k, s, n = min(self.batch_size, data.n), n_in = self.output.n_in
+        cdef Py_ssize_t k, n = min(self.batch_size, data.n)
         cdef int64_t[::1] rows = np.arange(max(1, n), dtype=np.int64)
         if self.batch_size == 0 or self.training or self._whole():
             raise ValueError("not allocated for prediction, or no dense input")
         b.seed, b.n_threads, b.rows, b.n = seed, self.n_threads, &rows[0], n
-        self.dense_inputs = PerThread(self.n_threads, self.output.ld_in * sizeof(float))
-        found = np.empty((n, n_in), np.float32)
-        cdef float[:, ::1] out = found
         with nogil:
             for k in range(self.n_layers - 1):
                 (<LayerKernel> self.kernels[k]).prepare(seed, step, self.n_threads)
             self._hidden(&b)
-            for s in range(n):
-                memcpy(&out[s, 0], self._input(s, 0), n_in * sizeof(float))
-        return found
+        return np.ascontiguousarray(self._inputs(self.n_layers - 1, 0, n)[:, :self.output.n_in])
 
     cdef const float *_input(self, Py_ssize_t s, int thread) noexcept nogil:
         """A sample's input of the output layer, dense and padded."""
