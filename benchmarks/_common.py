@@ -24,6 +24,20 @@ import scipy.sparse as sp
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("x_train", "y_train", "x_test", "y_test")
+FIGURE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "svg.fonttype": "path",  # readers need not have the font
+}
+"""Matplotlib settings of the figures; with "svg.hashsalt" the same figure is the same file."""
 
 
 # ---------------------------------------------------------------- the machine

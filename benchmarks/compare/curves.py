@@ -4,7 +4,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from _common import median, select
+from _common import FIGURE, median, select
 from matplotlib import ticker
 from peers import BY_NAME, REFERENCE
 from ranking import curve, rounds_of, targets
@@ -16,21 +16,7 @@ MARKERS = ("o", "h", "s", "x", "v", "^", "D", "P", "*", "X", "d")
 STYLES = {
     name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(BY_NAME)
 }
-SETTINGS = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 5,
-    "legend.frameon": False,
-    "svg.hashsalt": "compare",  # the same figure is the same file
-    "svg.fonttype": "path",  # readers need not have the font
-}
+SETTINGS = {**FIGURE, "lines.markersize": 5, "svg.hashsalt": "compare"}
 
 
 def middle(curves):

@@ -5,6 +5,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from _common import FIGURE
 from grid import METHODS, REPLICATION
 from matplotlib import ticker
 from summaries import distinct, where, worker_groups
@@ -35,21 +36,7 @@ SET_NAMES = {
     "rectangles-images": "RECTANGLES-images",
     "convex": "CONVEX",
 }
-SETTINGS = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "svg.hashsalt": "kdd2017",  # the same figure is the same file
-    "svg.fonttype": "path",  # readers need not have the font
-}
+SETTINGS = {**FIGURE, "lines.markersize": 4.5, "svg.hashsalt": "kdd2017"}
 
 
 def last_epochs(rows):
