@@ -17,7 +17,8 @@ from slide._memory import aligned_zeros
     ],
 )
 def test_rows(call):
-    W, ids = aligned_zeros((10, 32)), np.array([[0, 9, 3, 3]], np.int32)
+    # Lists enough for any clock to move.
+    W, ids = aligned_zeros((10, 32)), np.array([[0, 9, 3, 3]] * 5000, np.int32)
     W[:] = np.arange(10)[:, None]
     before = W.copy()
     assert call(W, ids) > 0
