@@ -90,7 +90,7 @@ queries[:, :33] = rng.normal(size=(60, 33))
 queries[:, 33] = 1
 none = np.zeros((1900, 0), np.float32)
 layer = Parameters(weights, none, none, 34, 33)
-for components in (16, 64):
+for components in (16, 32, 64):
     for correction in (None, "logq"):
         sampler = sampling.LSH(hashing.Sketches(components), 60, correction=correction)
         active = sampler.active_set(1900, 34, 0, 1)
@@ -132,7 +132,7 @@ def test_base_is_used_when_asked_for(base):
     assert base["isa"] == "base"
 
 
-@pytest.mark.parametrize("simd", ["v3", "v4"])
+@pytest.mark.parametrize("simd", ["v3", "v4", "vnni"])
 def test_training_agrees(simd, base, tmp_path):
     """To 1e-4 after three epochs; signs of projections, winners and chosen neurons, but for ties,
     exactly."""
@@ -152,7 +152,7 @@ def test_training_agrees(simd, base, tmp_path):
 
 def test_the_best_that_the_cpu_has_is_the_default():
     found = []
-    for simd in ("v4", "v3", "base", ""):
+    for simd in ("vnni", "v4", "v3", "base", ""):
         program = "import slide; print(slide.show_config('dict')['simd'])"
         result = run(simd, program=program)
         if result.returncode == 0:

@@ -212,6 +212,73 @@ def test_one_is_drawn_beside_many_labels():
         assert len(ids) == 7
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
+def test_larger_draws_are_near_their_aim(scale):
+    """Of 300 at most, 300 - 2 sqrt(300) on average, as far as a sample of the scores tells; sums
+    are unbiased, 2,000 draws, 5 sigma, and there is no room for more than 300."""
+    p, W, X = layer(13, 4000, 16)
+    W *= scale
+    np.asarray(p.weights)[:, : W.shape[1]] = W
+    z = (W @ X[0]).astype(np.float64)
+    weight = np.exp(z - z.max())
+    sizes, sums, counts = [], [], []
+    for ids, pi in draws(p, W, X[0], 300, 2000, labels=[5, 70]):
+        assert len(ids) == len(set(ids)) <= 300
+        assert list(ids[:2]) == [5, 70]
+        assert ((pi > 0) & (pi <= 1)).all()
+        sizes.append(len(ids))
+        sums.append((weight[ids] / pi).sum())
+        counts.append((1 / pi).sum())
+    assert 200 < np.mean(sizes) < 299
+    assert np.std(sizes) < 2 * np.sqrt(300)
+    for truth, found in ((weight.sum(), sums), (len(z), counts)):
+        error = np.std(found) / np.sqrt(len(found))
+        assert abs(np.mean(found) - truth) < SIGMAS * error + 1e-6 * truth
+
+
+@pytest.mark.parametrize("peaks", [0, 5, 40, 400])
+def test_draws_of_peaked_layers(peaks):
+    """Any number of neurons far above the others, wherever the sample of the scores meets them:
+    never none, never too many, and sums stay unbiased."""
+    rng = np.random.default_rng(peaks)
+    W = np.zeros((2000, 5), np.float32)
+    W[:, :4] = 0.05 * rng.standard_normal((2000, 4))
+    high = rng.choice(2000, peaks, replace=False)
+    W[high, 0] += 9
+    x = np.array([1, 0.1, -0.2, 0.3, 1], np.float32)
+    z = (W @ x).astype(np.float64)
+    weight = np.exp(z - z.max())
+    sums = []
+    for ids, pi in draws(parameters(W), W, x, 100, 1500):
+        assert 10 < len(ids) == len(set(ids)) <= 100
+        sums.append((weight[ids] / pi).sum())
+    error = np.std(sums) / np.sqrt(len(sums))
+    assert abs(np.mean(sums) - weight.sum()) < SIGMAS * error + 1e-6 * weight.sum()
+
+
+@pytest.mark.parametrize("correction", [None, "logq"])
+@pytest.mark.parametrize("frequent", [0, 25])
+def test_queries_find_the_same_alone_as_together(correction, frequent):
+    """A batch's queries share the work; what each finds differs only where rounding does."""
+    p, W, X = layer(14, 3000, 20)
+    sampler = lsh(150, correction)
+    if frequent:
+        sampler = sampling.Mixture([sampler, sampling.Frequent(frequent)])
+    best = np.argsort(-(X @ W.T), axis=1)
+    labels = [list(row[: i % 4]) for i, row in enumerate(best)]
+    active = active_set(sampler, W)
+    same = []
+    for i in range(len(X)):
+        order = np.roll(np.arange(len(X)), -i)      # random numbers depend on the place
+        _, _, together = active.select_batch(p, inputs(X[order]), [labels[j] for j in order], 3)
+        _, _, [(alone, pi)] = active.select_batch(p, inputs(X[i : i + 1]), labels[i : i + 1], 3)
+        same.append(len(np.intersect1d(together[0][0], alone)) / max(len(alone), 1))
+        if np.array_equal(together[0][0], alone):
+            np.testing.assert_allclose(together[0][1], pi, rtol=0.1)
+    assert min(same) > 0.95
+    assert np.mean(same) > 0.995
+
+
 def test_draws_do_not_depend_on_threads():
     p, W, X = layer(12, 2000, 12)
     found = []

@@ -524,7 +524,16 @@ cdef class SampledDense(LayerKernel):
         cdef Costs *cost = self.cost(thread)
         cdef double started = 0, found = 0
         cdef bint timed
+        cdef uint64_t[BLOCK] rngs
         self._unfold(first, last)
+        if last - first <= BLOCK:
+            started = omp_get_wtime()
+            for s in range(first, last):
+                rngs[s - first] = stream(b.seed, b.step, <uint64_t> b.rows[s])
+            self.active_set.look(self.x + first * self.ld_in, self.ld_in, last - first, rngs,
+                                 thread)
+            # As if it were the time of those samples that are timed.
+            cost.query += (omp_get_wtime() - started) / TIMED_EVERY
         if n_shared and not b.hogwild:
             started = omp_get_wtime()
             gemm(b"N", b"T", last - first, n_shared, self.n_in + 1,
@@ -564,6 +573,7 @@ cdef class SampledDense(LayerKernel):
                 cost.query += found - started
                 cost.dot += omp_get_wtime() - found
                 cost.timed += 1
+        self.active_set.look(NULL, 0, 0, NULL, thread)
         if self.by_row and not b.hogwild:
             self.rows.count_block(first // BLOCK, b.n)
 
@@ -590,7 +600,7 @@ cdef class SampledDense(LayerKernel):
             for k in prange(self.rows.n_parts, schedule="dynamic", chunksize=1,
                             num_threads=b.n_threads):
                 self._dot_part(k, omp_get_thread_num())
-            # As if it were the time of those samples that are timed.
+            # As above, but of all threads.
             self.cost(0).dot += (omp_get_wtime() - started) * b.n_threads / TIMED_EVERY
 
     cdef void _dot_part(self, Py_ssize_t part, int thread) noexcept nogil:

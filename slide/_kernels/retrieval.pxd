@@ -123,6 +123,8 @@ cdef class Retriever:
     cdef Py_ssize_t ld
     cdef _count_from(self, int n_threads)
     cdef void watch(self, Parameters p) noexcept nogil
+    cdef void look(self, const float *x, Py_ssize_t ld, Py_ssize_t n, const uint64_t *rngs,
+                   bint drawing, int thread) noexcept nogil
     cdef Py_ssize_t find(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
                          int32_t *out, Py_ssize_t n, Py_ssize_t most, Marks *marks, uint64_t *rng,
                          int thread) noexcept nogil

@@ -95,6 +95,15 @@ cdef class Retriever:
         """Before every step and prediction: where the weights are."""
         self.w, self.ld = p.w, p.ld
 
+    def expect(self, Py_ssize_t most):
+        """Queries of training will ask for up to `most` neurons."""
+
+    cdef void look(self, const float *x, Py_ssize_t ld, Py_ssize_t n, const uint64_t *rngs,
+                   bint drawing, int thread) noexcept nogil:
+        """Shows a thread's next queries, n rows of x and the state of each one's rng, of which it
+        may do some work at once; with n = 0, forgets them."""
+        pass
+
     cdef Tally begin(self, int thread) noexcept nogil:
         """An empty tally; of a strategy that does not count it is not used."""
         cdef Tally tally

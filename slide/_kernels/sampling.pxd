@@ -35,6 +35,8 @@ cdef class ActiveSet:
     cdef void _sift(self, int32_t *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil
     cdef bint _rarer(self, int32_t a, int32_t b) noexcept nogil
     cdef void share(self, uint64_t seed, uint64_t step) noexcept nogil
+    cdef void look(self, const float *x, Py_ssize_t ld, Py_ssize_t n, const uint64_t *rngs,
+                   int thread) noexcept nogil
     cdef Py_ssize_t select(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
                            int32_t *out, uint64_t rng, int32_t *drawn,
                            int thread, float *pi=*) noexcept nogil

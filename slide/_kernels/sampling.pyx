@@ -6,6 +6,7 @@ from libc.string cimport memset
 from slide._kernels.random cimport below, stream
 from slide._kernels.retrieval cimport HashRetriever
 from slide._kernels.simd cimport simd
+from slide._kernels.types cimport BLOCK
 
 import numpy as np
 
@@ -82,6 +83,8 @@ cdef class ActiveSet:
             self.marks[i].stamp = <uint32_t *> self.stamps.p[i]
             self.marks[i].place = self.place
             self.marks[i].n_tail = <int32_t> n_tail
+        if retriever is not None:
+            retriever.expect(max_active)
         self.rebuilds = Rebuilds(n_neurons, retriever, schedule)
         self.dirty = self.rebuilds.dirty
 
@@ -175,6 +178,13 @@ cdef class ActiveSet:
                     self.shared[self.n_tail - left] = id
                     left -= 1
                 rest -= 1
+
+    cdef void look(self, const float *x, Py_ssize_t ld, Py_ssize_t n, const uint64_t *rngs,
+                   int thread) noexcept nogil:
+        """Shows the inputs of a thread's next n calls of `select`, and their rngs; 0: forgets
+        them."""
+        if self.retriever is not None and self.inclusion is None:
+            self.retriever.look(x, ld, n, rngs, self.draws, thread)
 
     cdef Py_ssize_t select(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
                            int32_t *out, uint64_t rng, int32_t *drawn,
@@ -292,6 +302,7 @@ cdef class ActiveSet:
         """
         cdef Py_ssize_t s, i, n, n_twice
         cdef int32_t drawn
+        cdef uint64_t[BLOCK] rngs
         cdef int32_t[::1] y
         cdef int32_t[::1] out = np.empty(self.n_neurons, dtype=np.int32)
         cdef float[::1] each = np.empty(self.n_neurons, np.float32)
@@ -312,6 +323,11 @@ cdef class ActiveSet:
         self.share(seed, step)
         own = []
         for s in range(x.shape[0]):
+            if s % BLOCK == 0:                  # as training does
+                n = min(<Py_ssize_t> BLOCK, x.shape[0] - s)
+                for i in range(n):
+                    rngs[i] = stream(seed, step, s + i)
+                self.look(&x[s, 0], x.shape[1], n, rngs, 0)
             y = labels[s]
             drawn = 0
             n = self.select(&x[s, 0], &y[0] if y.shape[0] else NULL, y.shape[0], &out[0],
@@ -329,6 +345,7 @@ cdef class ActiveSet:
                 n_twice += self.place[out[i]] >= self.n_tail
             pi[n - drawn:] = self.own_pi(drawn, n - n_twice)
             own.append((np.array(out[:n]), pi))
+        self.look(NULL, 0, 0, NULL, 0)
         shared, pi = np.empty(self.n_shared, np.int32), np.ones(self.n_shared, np.float32)
         for i in range(self.n_shared):
             shared[i] = self.shared[i]

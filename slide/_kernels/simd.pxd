@@ -37,9 +37,11 @@ cdef extern from "simd.h" nogil:
                            uint64_t *words) noexcept nogil
         ptrdiff_t (*sketch_scan)(int32_t *item, float *score, const uint8_t *codes,
                                  const float *scale, const float *offset, ptrdiff_t first,
-                                 ptrdiff_t last, const int8_t *q, ptrdiff_t n_quads, int32_t base,
-                                 float step, float least, const float *noise,
-                                 float floor) noexcept nogil
+                                 ptrdiff_t last, ptrdiff_t every, const int8_t *q,
+                                 ptrdiff_t n_quads, int32_t base, float step, float least,
+                                 const float *noise, float floor) noexcept nogil
+        float (*sum_below)(const float *x, ptrdiff_t n, float cut,
+                           int32_t *above) noexcept nogil
         void (*range)(const float *x, ptrdiff_t n, float *low, float *high) noexcept nogil
         void (*bins)(int32_t *out, const float *x, ptrdiff_t n, float low,
                      float scale) noexcept nogil

@@ -9,6 +9,6 @@ cdef bytes _wanted = name.encode()
 simd = choose(_wanted)
 if simd == NULL:
     raise ImportError(
-        f"SLIDE_SIMD={name!r}: not one of 'base', 'v3', 'v4', or not supported by this CPU"
+        f"SLIDE_SIMD={name!r}: not one of 'base', 'v3', 'v4', 'vnni', or not supported by this CPU"
     )
 ISA = (<bytes> simd.name).decode()

@@ -17,10 +17,18 @@ cdef struct Search:
     int32_t *places
     float *scores
     float *scratch
-    Marks *marks
-    # Where neurons are drawn, not NULL: what is added to scores, of which none is below the floor
+    Marks *marks                        # NULL: all neurons are listed
+    # Where neurons are drawn, not NULL: what is added to scores, of which none is below the floor;
+    # and what a sum must exceed for the neuron to be drawn
     const float *noise
-    float floor
+    float floor, tau
+
+
+cdef struct Looked:
+    # Queries whose neurons are listed already
+    const float *x
+    Py_ssize_t ld, n
+    bint drawing
 
 
 cdef class SketchRetriever(Retriever):
@@ -33,6 +41,8 @@ cdef class SketchRetriever(Retriever):
     cdef uint8_t[:, :, :, ::1] codes    # (blocks of 16 neurons, quads of components, 16, 4)
     cdef Buffer projected, sample_buffer, sum_buffer, noise_buffer
     cdef PerThread lists, queries, rows
+    cdef Py_ssize_t n_expected, block_room     # 0: queries are not looked at in advance
+    cdef PerThread looked, searches, block_lists
     cdef void _make_noise(self, float *noise) noexcept nogil
     cdef void _learn(self, Parameters p, uint64_t seed, int n_rounds, int n_threads) noexcept nogil
     cdef void _power(self, Parameters p, const int32_t *ids, Py_ssize_t n,
@@ -41,7 +51,13 @@ cdef class SketchRetriever(Retriever):
     cdef void _encode(self, Parameters p, int n_threads) noexcept nogil
     cdef void _code(self, Parameters p, Py_ssize_t place, int thread) noexcept nogil
     cdef void _search(self, const float *x, Search *s, int thread) noexcept nogil
-    cdef void _quantize(self, const float *x, Search *s, float *y) noexcept nogil
+    cdef bint _listed(self, const float *x, Search *s, int thread) noexcept nogil
+    cdef void _start(self, Search *s) noexcept nogil
+    cdef void _quantize(self, Search *s, float *y) noexcept nogil
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
-    cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t width,
-                    Py_ssize_t stride) noexcept nogil
+    cdef void _aim(self, Search *s, Py_ssize_t every) noexcept nogil
+    cdef Py_ssize_t _list(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t every,
+                          const float *noise) noexcept nogil
+    cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
+    cdef void _shorten(self, Search *s) noexcept nogil
+    cdef void _drop_marked(self, Search *s, Py_ssize_t first) noexcept nogil

@@ -3,19 +3,21 @@ cimport cython
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, expf, fabsf, log, logf, roundf, sqrt
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
+from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport below, normals, stream
 from slide._kernels.ranking cimport largest, threshold
 from slide._kernels.simd cimport simd
-from slide._kernels.types cimport padded
+from slide._kernels.types cimport BLOCK, padded
 
 import numpy as np
 
 cdef enum:
     SAMPLE = 4096       # rows that a round of learning looks at
-    CHUNK = 512         # neurons that are scored at a time
+    CHUNK = 512         # neurons that are scored at a time; the lists need room for 16 more
+    TILE = 4096         # neurons that all queries of a look score before the next ones
     NOISE = 1 << 18      # numbers that random draws take turns with, a multiple of CHUNK
     MIDDLE = 64         # code of 0
 
@@ -64,8 +66,10 @@ cdef class SketchRetriever(Retriever):
         self.noise_buffer = Buffer((2 * NOISE + CHUNK + 16) * sizeof(float))
         self._make_noise(<float *> self.noise_buffer.p)
         self.lists = PerThread(n_threads, 4 * self.room * sizeof(float))
-        self.queries = PerThread(n_threads, n_components)
-        self.rows = PerThread(n_threads, n_components * sizeof(float))
+        self.queries = PerThread(n_threads, (1 + BLOCK) * n_components)
+        self.rows = PerThread(n_threads, BLOCK * n_components * sizeof(float))
+        self.looked = PerThread(n_threads, sizeof(Looked))
+        self.searches = PerThread(n_threads, BLOCK * sizeof(Search))
 
     cdef void _make_noise(self, float *noise) noexcept nogil:
         """-log(u) for NOISE equidistant u in random order, from any of which a sample may begin:
@@ -219,6 +223,72 @@ cdef class SketchRetriever(Retriever):
     cdef int64_t total(self) noexcept nogil:
         return Retriever.total(self) + self.coarse.total()
 
+    def expect(self, Py_ssize_t most):
+        # Of one cell, all queries score all neurons. Where many are wanted, lists would be long.
+        self.n_expected = most
+        if self.coarse.n_groups * self.coarse.cells_of_group == 1 and (
+                8 * most <= self.tables.n_items):
+            self.block_room = 2 * most + 1024 + CHUNK
+            self.block_lists = PerThread(self.n_threads,
+                                         2 * BLOCK * self.block_room * sizeof(float))
+
+    cdef void look(self, const float *x, Py_ssize_t ld, Py_ssize_t n, const uint64_t *rngs,
+                   bint drawing, int thread) noexcept nogil:
+        """Scores a chunk of neurons for all queries while it is in the cache."""
+        cdef Looked *looked = <Looked *> self.looked.p[thread]
+        cdef Search *searches = <Search *> self.searches.p[thread]
+        cdef Search *s
+        cdef float *y = <float *> self.rows.p[thread]
+        cdef Py_ssize_t i, first = 0, n_items = self.tables.n_items
+        cdef uint64_t rng
+        looked.n = 0
+        if self.block_room == 0 or n < 2:
+            return
+        looked.x, looked.ld, looked.n, looked.drawing = x, ld, n, drawing
+        gemm(b"N", b"T", n, self.n_components, self.dim, x, ld, &self.functions[0, 0],
+             self.functions.shape[1], y, self.n_components)
+        for i in range(n):
+            s = searches + i
+            s.wanted, s.marks, s.room = self.n_expected + 1, NULL, self.block_room
+            s.q = <int8_t *> self.queries.p[thread] + (1 + i) * self.n_components
+            s.places = <int32_t *> self.block_lists.p[thread] + 2 * i * self.block_room
+            s.scores = <float *> (s.places + self.block_room)
+            s.scratch = <float *> self.lists.p[thread]
+            s.noise = NULL
+            if drawing:
+                rng = rngs[i]
+                s.noise = <float *> self.noise_buffer.p + below(&rng, NOISE)
+            self._start(s)
+            self._quantize(s, y + i * self.n_components)
+            self._guess(s, 0, n_items)
+        while first < n_items:
+            for i in range(n):
+                self._scan(searches + i, first, min(first + TILE, n_items))
+            first += TILE
+        self.count(thread, n * self.n_components * (n_items + self.dim))
+
+    cdef bint _listed(self, const float *x, Search *s, int thread) noexcept nogil:
+        """Whether the wanted places, or all, are known from a look; s is then the search."""
+        cdef Looked *looked = <Looked *> self.looked.p[thread]
+        cdef Search *known
+        cdef Py_ssize_t i
+        if looked.n == 0 or looked.drawing != (s.noise != NULL):
+            return False
+        i = (x - looked.x) // looked.ld
+        if not 0 <= i < looked.n or looked.x + i * looked.ld != x:
+            return False
+        known = <Search *> self.searches.p[thread] + i
+        if known.wanted < s.wanted or known.noise != s.noise:
+            return False
+        known.wanted, known.marks = s.wanted, s.marks
+        s[0] = known[0]
+        known.wanted = 0                # its lists change now
+        self._drop_marked(s, 0)
+        if s.found < s.wanted and s.least > s.tau:
+            return False                # the guess was too high, or marked ones took the room
+        s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores, s.scratch)
+        return True
+
     cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
                              Marks *marks, uint64_t *rng, int thread) noexcept nogil:
         cdef const int32_t *items = self.tables.ids[0]
@@ -236,18 +306,20 @@ cdef class SketchRetriever(Retriever):
 
     cdef Py_ssize_t draw(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
                          Marks *marks, uint64_t *rng, float *pi, int thread) noexcept nogil:
-        """Priority sampling (Duffield, Lund & Thorup, J. ACM 2007) of all neurons, weighted by
-        exp(score): the largest exp(score) / u, u uniform in (0, 1], that is, the largest
-        score - log(u). Given the largest that is left out, tau, each had the probability
-        min(1, exp(score - tau)). One at least is drawn.
+        """Neurons whose score - log(u) exceeds tau, with u uniform in (0, 1]: each is drawn with
+        probability min(1, exp(score - tau)), independently of others. Where more are than there is
+        room for, tau is the largest of these that is left out: given all others, that is still the
+        probability (priority sampling; Duffield, Lund & Thorup, J. ACM 2007). Where `_aim` has no
+        tau, as many are drawn as there is room for, one at least.
         """
         cdef const int32_t *items = self.tables.ids[0]
         cdef Search s
-        cdef Py_ssize_t j, left_out = -1
-        cdef float tau = -INFINITY
+        cdef Py_ssize_t j, first = n, left_out = -1
+        cdef float tau, total
         s.wanted, s.marks = max(<Py_ssize_t> 1, most - n) + 1, marks
         s.noise = <float *> self.noise_buffer.p + below(rng, NOISE)
         self._search(x, &s, thread)
+        tau = s.tau
         if s.found == s.wanted:
             left_out = 0
             for j in range(1, s.found):
@@ -258,21 +330,28 @@ cdef class SketchRetriever(Retriever):
             if j != left_out:
                 out[n] = items[s.places[j]]
                 marks.stamp[out[n]] = marks.epoch
-                pi[n] = expf(min(<float> 0, s.scores[j] - s.noise[s.places[j] % NOISE] - tau))
+                pi[n] = min(<float> 0, s.scores[j] - s.noise[s.places[j] % NOISE] - tau)
                 n += 1
+        if n > first:
+            tau = simd.exp_shift(pi + first, n - first, &total)
+            simd.scale(pi + first, n - first, expf(tau))
         return n
 
     cdef void _search(self, const float *x, Search *s, int thread) noexcept nogil:
         """Leaves in the lists the wanted places, or those of all candidates if these are fewer."""
         cdef const int32_t *start = self.tables.starts[0]
         cdef Py_ssize_t cells, cell, found
+        cdef float *y = <float *> self.rows.p[thread]
+        if self._listed(x, s, thread):
+            return
         s.room = min(self.room, 2 * s.wanted + 2048 + CHUNK)
         s.q = <int8_t *> self.queries.p[thread]
         s.places = <int32_t *> self.lists.p[thread]
         s.scores = <float *> (s.places + self.room)
         s.scratch = s.scores + self.room
-        self._quantize(x, s, <float *> self.rows.p[thread])
-        s.found, s.seen, s.least, s.floor = 0, 0, -INFINITY, -INFINITY
+        simd.rows_dot(y, &self.functions[0, 0], self.functions.shape[1], NULL, self.n_components, x)
+        self._quantize(s, y)
+        self._start(s)
         cells = self.coarse.rank(x, thread)
         while cells and (s.seen < self.n_candidates or s.found < s.wanted):
             cell = self.coarse.best(cells, thread)
@@ -280,19 +359,22 @@ cdef class SketchRetriever(Retriever):
             if s.found == 0:
                 self._guess(s, start[cell], start[cell + 1])
             found = s.found
-            self._scan(s, start[cell], start[cell + 1], CHUNK, CHUNK)
-            if s.found < s.wanted and found == 0 and s.least > -INFINITY:
+            self._scan(s, start[cell], start[cell + 1])
+            if s.found < s.wanted and found == 0 and s.least > s.tau:
                 # The guess was too high: without one.
                 s.found, s.seen, s.least = 0, 0, -INFINITY
-                self._scan(s, start[cell], start[cell + 1], CHUNK, CHUNK)
+                self._scan(s, start[cell], start[cell + 1])
         self.count(thread, self.n_components * (s.seen + self.dim))
         s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores, s.scratch)
 
-    cdef void _quantize(self, const float *x, Search *s, float *y) noexcept nogil:
-        """The query's components in 8 bits."""
+    cdef void _start(self, Search *s) noexcept nogil:
+        s.found = s.seen = 0
+        s.least = s.floor = s.tau = -INFINITY
+
+    cdef void _quantize(self, Search *s, float *y) noexcept nogil:
+        """The query's components, y, in 8 bits."""
         cdef float size = 0
         cdef Py_ssize_t j
-        simd.rows_dot(y, &self.functions[0, 0], self.functions.shape[1], NULL, self.n_components, x)
         for j in range(self.n_components):
             y[j] -= self.shift[j]
             size = max(size, fabsf(y[j]))
@@ -303,56 +385,88 @@ cdef class SketchRetriever(Retriever):
 
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
         """Finds in some blocks of a long run what to beat, so that few must be sorted out."""
-        cdef float total
-        cdef Py_ssize_t every = max(<Py_ssize_t> 16, (stop - first) // 512), rank, j
+        cdef Py_ssize_t every = max(<Py_ssize_t> 4, (stop - first) // 512), rank
         if stop - first < 2 * CHUNK:
             return
-        self._scan(s, first, stop, 16, 16 * every)
-        if s.noise != NULL and s.found:
-            # Nothing is drawn as if its weight were far below the mean: its score may be wrong.
-            for j in range(s.found):
-                s.scores[j] -= s.noise[s.places[j] % NOISE]
-            memcpy(s.scratch, s.scores, s.found * sizeof(float))
-            s.floor = simd.exp_shift(s.scratch, s.found, &total)
-            s.floor += logf(<float> 0.5 * total / s.found)
-            for j in range(s.found):
-                s.scores[j] = max(s.scores[j], s.floor) + s.noise[s.places[j] % NOISE]
+        s.found = self._list(s, first, stop, every, NULL)
         rank = s.wanted // every
         rank += <Py_ssize_t> (3 * sqrt(<double> rank)) + 3
-        if rank < s.found:
+        if s.found and s.noise != NULL:
+            self._aim(s, every)
+        elif rank < s.found:
             s.least = threshold(s.scores, s.found, rank, s.scratch)
-        s.found = s.seen = 0
+        s.found = 0
 
-    cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t width,
-                    Py_ssize_t stride) noexcept nogil:
-        """Lists those of the places first..stop-1 that may be among the best; of every `stride`
-        places the first `width`, at most CHUNK."""
-        cdef const int32_t *items = self.tables.ids[0]
-        cdef const float *noise
-        cdef Py_ssize_t j, end, n
+    cdef void _aim(self, Search *s, Py_ssize_t every) noexcept nogil:
+        """Finds the tau with which min(1, exp(score - tau)) adds up to a little less than what is
+        wanted, if the scores in the list stand for `every` as many.
+
+        Nothing is drawn as if its weight were far below the mean: its score may be wrong.
+        """
+        cdef float *weight = s.scores
+        cdef float low, top, rest
+        cdef double k = s.wanted - 1, goal = (k - 2 * sqrt(k) if k >= 64 else 2 * k + 16) / every
+        cdef double cut = INFINITY
+        cdef Py_ssize_t j
+        cdef int32_t large = 0
+        top = simd.exp_shift(weight, s.found, &rest)
+        low = <float> 0.5 * rest / s.found
+        s.floor = top + logf(low)
+        if goal >= s.found:
+            return
+        for j in range(s.found):
+            weight[j] = weight[j] if weight[j] > low else low
+        # Newton's method, from above: the sum is convex in 1 / cut.
+        rest = simd.sum_below(weight, s.found, INFINITY, &large)
+        while rest > 0 and large < goal and rest / (goal - large) < cut:
+            cut = rest / (goal - large)
+            rest = simd.sum_below(weight, s.found, <float> cut, &large)
+        s.tau = s.least = top + logf(<float> cut)
+
+    cdef Py_ssize_t _list(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t every,
+                          const float *noise) noexcept nogil:
+        """Appends those of the places first..stop-1 whose scores are above `least`; returns how
+        many."""
+        return simd.sketch_scan(
+            s.places + s.found, s.scores + s.found, &self.codes[0, 0, 0, 0], &self.scales[0],
+            &self.offsets[0], first, stop, every, s.q, self.n_components // 4, s.base, s.step,
+            s.least, noise, s.floor)
+
+    cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
+        """Lists those of the places first..stop-1 that may be among the best."""
+        cdef const float *noise = NULL
+        cdef Py_ssize_t j, end
         while first < stop:
-            end = min(stop, first + width)
-            if s.found + CHUNK > s.room:
-                # Of the best so far, the last is what the next ones have to beat.
-                s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores,
-                                  s.scratch)
-                s.least = s.scores[0]
-                for j in range(1, s.found):
-                    s.least = min(s.least, s.scores[j])
+            end = min(stop, first + CHUNK)
+            if s.found + CHUNK + 16 > s.room:
+                self._shorten(s)
             # The numbers begin anew every NOISE places; chunks begin at multiples of 16 or within
             # a run of less.
-            noise = s.noise
-            if noise != NULL:
-                noise = noise + first % NOISE - first
-            n = simd.sketch_scan(
-                s.places + s.found, s.scores + s.found, &self.codes[0, 0, 0, 0], &self.scales[0],
-                &self.offsets[0], first, end, s.q, self.n_components // 4, s.base, s.step, s.least,
-                noise, s.floor)
+            if s.noise != NULL:
+                noise = s.noise + first % NOISE - first
+            j = s.found
+            s.found += self._list(s, first, end, 1, noise)
             s.seen += end - first
-            for j in range(s.found, s.found + n):
-                s.places[s.found], s.scores[s.found] = s.places[j], s.scores[j]
-                s.found += unmarked(items[s.places[j]], s.marks)
-            first += stride
+            if s.marks != NULL:
+                self._drop_marked(s, j)
+            first = end
+
+    cdef void _shorten(self, Search *s) noexcept nogil:
+        """Of the best so far, the last is what the next ones have to beat."""
+        cdef Py_ssize_t j
+        s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores, s.scratch)
+        s.least = s.scores[0]
+        for j in range(1, s.found):
+            s.least = min(s.least, s.scores[j])
+
+    cdef void _drop_marked(self, Search *s, Py_ssize_t first) noexcept nogil:
+        """Takes the marked ones out of the list, from a position on."""
+        cdef const int32_t *items = self.tables.ids[0]
+        cdef Py_ssize_t j, n = first
+        for j in range(first, s.found):
+            s.places[n], s.scores[n] = s.places[j], s.scores[j]
+            n += unmarked(items[s.places[j]], s.marks)
+        s.found = n
 
 
 cdef inline bint unmarked(int32_t id, Marks *marks) noexcept nogil:

@@ -20,7 +20,7 @@ class Sketches(HashFamily):
     The weights of a trained layer are close to a subspace of few dimensions. Every neuron keeps the
     components of its weights along the layer's first principal components, rotated so that all
     vary alike, in 7 bits each, and its exact product with the mean input. A query scores neurons by
-    integer products with these sketches, 8 neurons an instruction, and takes the best. A layer of
+    integer products with these sketches, 8 or 16 neurons an instruction, and takes the best. A layer of
     more than 32,768 neurons is first divided into the cells of `Clusters`, and only the best cells
     are scored.
 
@@ -57,8 +57,11 @@ class Sketches(HashFamily):
     With the inputs' mean m, ``w.x = w.m + w.(x - m)``. The first term is exact. The second is
     estimated in the subspace of the components, learned by subspace iteration (Golub & Van Loan,
     Matrix Computations, section 8.2) on a sample of 4,096 neurons. A Hadamard rotation spreads
-    the variance over them before rounding. The draw is priority sampling (Duffield, Lund & Thorup,
-    J. ACM 2007) with scores floored at half of the layer's mean weight.
+    the variance over them before rounding. Neurons are drawn independently, with probability
+    ``min(1, exp(score - tau))``; a part of the scores tells with which tau there are a little
+    fewer than ``max_active``. Where there are more, those with the largest ``exp(score) / u``, *u*
+    uniform, are kept: priority sampling (Duffield, Lund & Thorup, J. ACM 2007). Scores are at least
+    the logarithm of half of the layer's mean weight.
 
     Examples
     --------
@@ -111,7 +114,7 @@ class Sketches(HashFamily):
             candidates = max(1, round(candidates * n_neurons))
         check_memory(
             f"{self!r} for {n_neurons:,} neurons of {dim - 1:,} inputs",
-            n_neurons * (self.n_components + 20 + 16 * n_threads)
+            n_neurons * (self.n_components + 20 + 80 * n_threads)
             + 4 * padded(dim) * (2 * self.n_components + 2 * groups * cells)
             + 4 * self.n_components * min(n_neurons, 4096),
         )

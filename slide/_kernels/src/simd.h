@@ -55,12 +55,17 @@ typedef struct {
        `words` written up to the next multiple of 64 values, a bit each. */
     void (*sign_codes)(uint64_t *out, const float *x, ptrdiff_t k, ptrdiff_t n, uint64_t *words);
     /* Items first..last-1 whose score, offset + scale * step * (<code, q> - base), is above `least`:
-       their numbers and scores; returns how many. Codes are up to 127, of 4 * n_quads values; 16
-       items stand together, four values of the first, of the second, and so on. */
+       their numbers and scores; returns how many. 16 more of both may be written. Codes are up to
+       127, of 4 * n_quads values, n_quads even and up to 256; 16 items stand together, four values
+       of the first, of the second, and so on. Only one of `every` such blocks is looked at, the
+       first among them. Where noise != NULL, scores are at least `floor`, and noise[item] is added
+       to them. */
     ptrdiff_t (*sketch_scan)(int32_t *item, float *score, const uint8_t *codes, const float *scale,
                              const float *offset, ptrdiff_t first, ptrdiff_t last,
-                             const int8_t *q, ptrdiff_t n_quads, int32_t base, float step,
-                             float least, const float *noise, float floor);
+                             ptrdiff_t every, const int8_t *q, ptrdiff_t n_quads, int32_t base,
+                             float step, float least, const float *noise, float floor);
+    /* The sum of those values that are below `cut`; *above gets the number of the others. */
+    float (*sum_below)(const float *x, ptrdiff_t n, float cut, int32_t *above);
     /* Least and largest of n >= 1 values; the number of each one's bin, (x - low) * scale, or 0
        where that is none of 0 ... 2^SLIDE_LOG_BINS - 1. */
     void (*range)(const float *x, ptrdiff_t n, float *low, float *high);

@@ -375,6 +375,29 @@ static void FN(range)(const float *x, ptrdiff_t n, float *low, float *high)
     *high = most;
 }
 
+static float FN(sum_below)(const float *x, ptrdiff_t n, float cut, int32_t *above)
+{
+    vf sum = {0};
+    vi count = {0};
+    ptrdiff_t i = 0;
+    int32_t others = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vf v = LOAD(x + i);
+        vi below = v < cut;
+        sum += (vf)((vi)v & below);
+        count += below;                 /* -1 where it is */
+    }
+    for (int k = 0; k < LANES; k++) others += 1 + count[k];
+    others += (int32_t)i - LANES;
+    float rest = FN(hsum)(sum);
+    for (; i < n; i++) {
+        rest += x[i] < cut ? x[i] : 0;
+        others += !(x[i] < cut);
+    }
+    *above = others;
+    return rest;
+}
+
 /* A number that no bin fits (NaN, infinity) must not be converted, which C leaves undefined. */
 static void FN(bins)(int32_t *restrict out, const float *restrict x, ptrdiff_t n, float low,
                      float scale)
@@ -562,105 +585,13 @@ static void FN(adam)(float *restrict w, float *restrict m, float *restrict v,
     }
 }
 
-/* Scores of a block of 16 items; returns which of them are above `least`. A pair of products has 16
-   bits: 2 * 127 * 127 is less than 2^15. */
-static inline uint32_t FN(sketch_block)(float *restrict z, const uint8_t *restrict codes,
-                                        const float *restrict scale, const float *restrict offset,
-                                        const int8_t *restrict q, ptrdiff_t n_quads, int32_t base,
-                                        float step, float least, const float *noise, float floor)
-{
-#if WIDTH == 64
-    __m512i a = _mm512_set1_epi32(-base), b = _mm512_setzero_si512();
-    const __m512i ones = _mm512_set1_epi16(1);
-    for (ptrdiff_t g = 0; g < n_quads; g += 4) {
-        int32_t quad[4];
-        memcpy(quad, q + 4 * g, 16);
-        const uint8_t *c = codes + 64 * g;
-        __m512i p0 = _mm512_maddubs_epi16(_mm512_loadu_si512(c), _mm512_set1_epi32(quad[0]));
-        __m512i p1 = _mm512_maddubs_epi16(_mm512_loadu_si512(c + 64), _mm512_set1_epi32(quad[1]));
-        __m512i p2 = _mm512_maddubs_epi16(_mm512_loadu_si512(c + 128), _mm512_set1_epi32(quad[2]));
-        __m512i p3 = _mm512_maddubs_epi16(_mm512_loadu_si512(c + 192), _mm512_set1_epi32(quad[3]));
-        a = _mm512_add_epi32(a, _mm512_madd_epi16(p0, ones));
-        b = _mm512_add_epi32(b, _mm512_madd_epi16(p1, ones));
-        a = _mm512_add_epi32(a, _mm512_madd_epi16(p2, ones));
-        b = _mm512_add_epi32(b, _mm512_madd_epi16(p3, ones));
-    }
-    __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(a, b)), _mm512_set1_ps(step));
-    t = _mm512_fmadd_ps(_mm512_loadu_ps(scale), t, _mm512_loadu_ps(offset));
-    if (noise) t = _mm512_add_ps(_mm512_max_ps(t, _mm512_set1_ps(floor)), _mm512_loadu_ps(noise));
-    _mm512_storeu_ps(z, t);
-    return _mm512_cmp_ps_mask(t, _mm512_set1_ps(least), _CMP_GT_OQ);
-#elif WIDTH == 32
-    __m256i a = _mm256_set1_epi32(-base), b = a;
-    const __m256i ones = _mm256_set1_epi16(1);
-    for (ptrdiff_t g = 0; g < n_quads; g++) {
-        int32_t quad;
-        memcpy(&quad, q + 4 * g, 4);
-        const __m256i *c = (const __m256i *)(codes + 64 * g), qs = _mm256_set1_epi32(quad);
-        __m256i p0 = _mm256_maddubs_epi16(_mm256_loadu_si256(c), qs);
-        __m256i p1 = _mm256_maddubs_epi16(_mm256_loadu_si256(c + 1), qs);
-        a = _mm256_add_epi32(a, _mm256_madd_epi16(p0, ones));
-        b = _mm256_add_epi32(b, _mm256_madd_epi16(p1, ones));
-    }
-    const __m256 steps = _mm256_set1_ps(step), leasts = _mm256_set1_ps(least);
-    __m256 t = _mm256_fmadd_ps(_mm256_loadu_ps(scale),
-                               _mm256_mul_ps(_mm256_cvtepi32_ps(a), steps),
-                               _mm256_loadu_ps(offset));
-    __m256 u = _mm256_fmadd_ps(_mm256_loadu_ps(scale + 8),
-                               _mm256_mul_ps(_mm256_cvtepi32_ps(b), steps),
-                               _mm256_loadu_ps(offset + 8));
-    if (noise) {
-        const __m256 floors = _mm256_set1_ps(floor);
-        t = _mm256_add_ps(_mm256_max_ps(t, floors), _mm256_loadu_ps(noise));
-        u = _mm256_add_ps(_mm256_max_ps(u, floors), _mm256_loadu_ps(noise + 8));
-    }
-    _mm256_storeu_ps(z, t);
-    _mm256_storeu_ps(z + 8, u);
-    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(t, leasts, _CMP_GT_OQ)) |
-           (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(u, leasts, _CMP_GT_OQ)) << 8;
-#else
-    uint32_t above = 0;
-    for (int i = 0; i < 16; i++) {
-        int32_t sum = -base;
-        for (ptrdiff_t g = 0; g < n_quads; g++)
-            for (int k = 0; k < 4; k++) sum += codes[64 * g + 4 * i + k] * q[4 * g + k];
-        z[i] = offset[i] + scale[i] * (step * (float)sum);
-        if (noise) z[i] = (z[i] > floor ? z[i] : floor) + noise[i];
-        above |= (uint32_t)(z[i] > least) << i;
-    }
-    return above;
-#endif
-}
-
-static ptrdiff_t FN(sketch_scan)(int32_t *restrict item, float *restrict score,
-                                 const uint8_t *restrict codes, const float *restrict scale,
-                                 const float *restrict offset, ptrdiff_t first, ptrdiff_t last,
-                                 const int8_t *restrict q, ptrdiff_t n_quads, int32_t base,
-                                 float step, float least, const float *noise, float floor)
-{
-    ptrdiff_t n = 0;
-    for (ptrdiff_t block = first / 16; 16 * block < last; block++) {
-        float z[16];
-        uint32_t above =
-            FN(sketch_block)(z, codes + 64 * n_quads * block, scale + 16 * block,
-                             offset + 16 * block, q, n_quads, base, step, least,
-                             noise ? noise + 16 * block : 0, floor);
-        if (above == 0) continue;
-        if (16 * block < first) above &= ~0u << (first - 16 * block);
-        if (16 * block + 16 > last) above &= 0xffffu >> (16 * block + 16 - last);
-        for (; above; above &= above - 1) {
-            int i = __builtin_ctz(above);
-            item[n] = (int32_t)(16 * block + i);
-            score[n++] = z[i];
-        }
-    }
-    return n;
-}
+#include "simd_sketches.h"
 
 static const slide_simd_table FN(table) = {
     SLIDE_STR(ISA), FN(rows_dot), FN(rows_axpy), FN(each_dot), FN(each_axpy), FN(columns_dot), FN(columns_axpy),
     FN(columns_add), FN(changes), FN(sumsq),   FN(columns_sum), FN(hadamard),
-    FN(sign_codes), FN(sketch_scan),             FN(range),     FN(bins),        FN(exp_shift),
+    FN(sign_codes), FN(sketch_scan),             FN(sum_below), FN(range),     FN(bins),
+    FN(exp_shift),
     FN(scale),      FN(shift),
     FN(axpy),       FN(sigmoid),  FN(tanh),      FN(sgd),         FN(momentum),
     FN(adagrad),    FN(adagrad_momentum),        FN(adam_skip),   FN(adam),

@@ -20,6 +20,9 @@
 #define SLIDE_STR2(a) #a
 #define SLIDE_STR(a) SLIDE_STR2(a)
 
+/* The numbers of a byte's set bits, for shuffles; filled by `slide_simd_choose`. */
+static uint8_t slide_set_bits[256][8];
+
 #define ISA base
 #define WIDTH 16
 #include "simd_body.h"
@@ -51,12 +54,26 @@
 #define WIDTH 64
 #include "simd_body.h"
 #undef ISA
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#endif
+#define ISA vnni
+#define VNNI
+#include "simd_sketches.h"
+#undef VNNI
+#undef ISA
 #undef WIDTH
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options
 #endif
+static slide_simd_table table_vnni;
 #endif
 
 /* The table called `name`; NULL or "" takes the best that the CPU runs; NULL is returned for a
@@ -64,11 +81,20 @@
 static const slide_simd_table *slide_simd_choose(const char *name)
 {
     int any = name == NULL || name[0] == '\0';
+    for (int byte = 0; byte < 256; byte++)
+        for (int bit = 0, n = 0; bit < 8; bit++)
+            if (byte >> bit & 1) slide_set_bits[byte][n++] = (uint8_t)bit;
 #if SLIDE_X86
     __builtin_cpu_init();
     int v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     int v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (v4 && __builtin_cpu_supports("avx512vnni") && (any || strcmp(name, "vnni") == 0)) {
+        table_vnni = table_v4;
+        table_vnni.name = "vnni";
+        table_vnni.sketch_scan = sketch_scan_vnni;
+        return &table_vnni;
+    }
     if (v4 && (any || strcmp(name, "v4") == 0)) return &table_v4;
     if (v3 && (any || strcmp(name, "v3") == 0)) return &table_v3;
 #endif
