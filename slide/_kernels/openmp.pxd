@@ -14,7 +14,7 @@ cdef extern from *:
     static inline int slide_omp_num_threads(void) { return 1; }
     static inline int slide_omp_thread_num(void) { return 0; }
     #include <time.h>
-    /* Seconds since the first call in this file: since 1970, a double would be in steps of 0.2 us. */
+    /* Seconds since the first call in this file: those since 1970 have steps of 0.2 us. */
     static inline double slide_omp_wtime(void)
     {
         static time_t origin = 0;
