@@ -439,6 +439,36 @@ def test_cells_are_taken_best_first_until_the_budget(n_cells, n_groups, most):
             assert len(ids) == max(most, 2)
 
 
+@pytest.mark.parametrize("schedule", ["fixed", "rolling"])
+@pytest.mark.parametrize(("n_tables", "n_cells", "n_groups"), [(1, 1100, 1), (2, 1200, 30)])
+def test_bytes_stand_for_the_means_of_many_cells(n_tables, n_cells, n_groups, schedule):
+    """The first cell that is taken is as good as the best, but for rounding to 7 bits, also with
+    biases far larger than weights, after cells have changed, and in a copy of the state."""
+    p = random_layer(5, 4000, 16)
+    np.asarray(p.weights)[:, 15] = -30 + np.random.default_rng(2).standard_normal(4000)
+    family = hashing.Clusters(n_cells, n_tables, n_groups, n_tables * n_groups)
+    sampler = sampling.LSH(family, max_active=1, rebuild_every=2, schedule=schedule)
+    X = np.maximum(np.random.default_rng(1).standard_normal((150, 16)), 0)
+    X[:, 15] = 1
+    active, again = active_set(sampler, p), active_set(sampler, p)
+    for step in range(7):
+        np.asarray(p.weights)[:, :15] *= np.float32(0.9)
+        active.weights_moved()
+        active.select_batch(p, inputs(X), [[]] * 150, step=step)
+    again.select_batch(p, inputs(X), [[]] * 150)
+    again.set_state({name: array.copy() for name, array in active.get_state().items()})
+    for maker in (again, active):
+        _, _, own = maker.select_batch(p, inputs(X), [[]] * 150, step=6)
+        means, cells = maker.retriever.arrays["means"], cells_of(maker)
+        for x, (ids, _) in zip(X, own, strict=True):
+            full = [np.unique(cells[t]) for t in range(n_tables)]
+            scores = [means[t].astype(float) @ x for t in range(n_tables)]
+            best = max(scores[t][full[t]].max() for t in range(n_tables))
+            found = max(scores[t][cells[t, ids[0]]] for t in range(n_tables))
+            spread = np.concatenate([scores[t][full[t]] for t in range(n_tables)]).std()
+            assert found > best - 0.05 * spread
+
+
 @pytest.mark.parametrize("n_groups", [1, 6])
 def test_clusters_are_the_same_with_any_number_of_threads(n_groups):
     states = []

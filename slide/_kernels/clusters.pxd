@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint64_t
 
 from slide._kernels.optim cimport Parameters
 from slide._kernels.retrieval cimport Marks, Retriever
@@ -17,6 +17,13 @@ cdef class ClusterRetriever(Retriever):
     cdef float[:, :, ::1] centroids, means, group_centroids, group_means
     cdef Buffer codes_buffer, moved_buffer, norm_buffer
     cdef PerThread scores, heaps, coefs
+    # Of many cells, what queries compare: the means in bytes, and their biases
+    cdef bint compact
+    cdef Buffer codes_of_means, steps_buffer, biases_buffer
+    cdef uint8_t *codes
+    cdef float *steps
+    cdef float *biases
+    cdef PerThread queries, listed
     cdef void _norms(self, Parameters p, int n_threads) noexcept nogil
     cdef void _seed(self, Parameters p, float *centroid, Py_ssize_t row) noexcept nogil
     cdef void _sum(self, Parameters p, float *out, const int32_t *ids, Py_ssize_t n,
@@ -29,11 +36,15 @@ cdef class ClusterRetriever(Retriever):
                              Py_ssize_t ld, float *scores, int thread) noexcept nogil
     cdef void _cell(self, Parameters p, int t, Py_ssize_t row, uint64_t *code,
                     int thread) noexcept nogil
+    cdef void _encode(self, int t, Py_ssize_t cell) noexcept nogil
     cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
                       int n_threads) noexcept nogil
     cdef void _settle(self, Parameters p, float *centroid, float *mean, const int32_t *ids,
                       Py_ssize_t n, uint64_t rng, int thread) noexcept nogil
     cdef Py_ssize_t _push(self, Cell *heap, Py_ssize_t n, const float *scores, int t,
                           Py_ssize_t first, Py_ssize_t count, Py_ssize_t width) noexcept nogil
+    cdef Py_ssize_t _push_cells(self, Cell *heap, Py_ssize_t n, const float *x, int t,
+                                Py_ssize_t first, Py_ssize_t count, float step, int32_t base,
+                                int thread) noexcept nogil
     cdef Py_ssize_t rank(self, const float *x, int thread) noexcept nogil
     cdef Py_ssize_t best(self, Py_ssize_t size, int thread) noexcept nogil

@@ -1,11 +1,12 @@
 """Data-dependent tables: cells of a k-means partition of the neurons' directions."""
 cimport cython
 from cython.parallel cimport prange
-from libc.math cimport sqrt
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.math cimport INFINITY, sqrt
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from slide._kernels.openmp cimport omp_get_thread_num
+from slide._kernels.quantized cimport encode, quantize
 from slide._kernels.random cimport below, stream
 from slide._kernels.retrieval cimport take_some
 from slide._kernels.simd cimport simd
@@ -13,6 +14,10 @@ from slide._kernels.tables cimport Tables
 from slide._kernels.types cimport padded
 
 import numpy as np
+
+cdef enum:
+    MANY = 1024         # cells beyond which bytes stand for their means
+    LONGEST = 1024      # vectors that have codes
 
 
 cdef inline void sift(Cell *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
@@ -29,6 +34,12 @@ cdef inline void sift(Cell *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
         heap[i] = heap[child]
         i = child
     heap[i] = moving
+
+
+cdef inline void make_heap(Cell *heap, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n // 2 - 1, -1, -1):
+        sift(heap, i, n)
 
 
 cdef inline float inverse_norm(Parameters p, Py_ssize_t row) noexcept nogil:
@@ -63,10 +74,20 @@ cdef class ClusterRetriever(Retriever):
         self.norm_buffer = Buffer(n_neurons * sizeof(float))
         self.moved_buffer = Buffer(n_neurons)
         most = max(n_tables * max(n_groups, cells_of_group), self.n_probes * cells_of_group)
-        self.scores = PerThread(n_threads, most * sizeof(float))
+        self.scores = PerThread(n_threads, (most + 16) * sizeof(float))
         self.heaps = PerThread(n_threads, 2 * most * sizeof(Cell))
         self.coefs = PerThread(n_threads, n_neurons * sizeof(float))
         self.roll_units = 2 * n_neurons
+        self.compact = n_tables * n_cells > MANY and ld <= LONGEST
+        if self.compact:
+            self.codes_of_means = Buffer((n_tables * n_cells + 15) // 16 * 16 * ld)
+            self.codes = <uint8_t *> self.codes_of_means.p
+            self.steps_buffer = Buffer((n_tables * n_cells + 15) * sizeof(float))
+            self.steps = <float *> self.steps_buffer.p
+            self.biases_buffer = Buffer((n_tables * n_cells + 15) * sizeof(float))
+            self.biases = <float *> self.biases_buffer.p
+            self.queries = PerThread(n_threads, ld)
+            self.listed = PerThread(n_threads, (cells_of_group + 16) * sizeof(int32_t))
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
         cdef int t, c, g, _
@@ -143,6 +164,24 @@ cdef class ClusterRetriever(Retriever):
                                 start[(g + 1) * m] - start[g * m],
                                 stream(seed, t, self.n_cells + g), omp_get_thread_num())
 
+    cdef void _encode(self, int t, Py_ssize_t cell) noexcept nogil:
+        """The mean of a cell in bytes; its bias, which may be far larger, as it is."""
+        cdef Py_ssize_t place = t * self.n_cells + cell, ld = self.means.shape[2]
+        cdef float *mean = &self.means[t, cell, 0]
+        if not self.compact:
+            return
+        self.biases[place] = mean[self.dim - 1]
+        mean[self.dim - 1] = 0
+        self.steps[place] = encode(mean, ld, self.codes, place)
+        mean[self.dim - 1] = self.biases[place]
+
+    def restored(self):
+        cdef int t
+        cdef Py_ssize_t c
+        for t in range(self.tables.n_tables):
+            for c in range(self.n_cells):
+                self._encode(t, c)
+
     cdef void _average(self, Parameters p, int t, int n_threads) noexcept nogil:
         """What queries are compared with: mean weight vectors."""
         cdef const int32_t *ids = self.tables.ids[t]
@@ -151,6 +190,7 @@ cdef class ClusterRetriever(Retriever):
         for c in prange(self.n_cells, schedule="dynamic", chunksize=8, num_threads=n_threads):
             self._sum(p, &self.means[t, c, 0], ids + start[c], start[c + 1] - start[c], NULL,
                       omp_get_thread_num())
+            self._encode(t, c)
         if self.n_groups > 1:
             for g in prange(self.n_groups, schedule="dynamic", chunksize=1,
                             num_threads=n_threads):
@@ -236,6 +276,7 @@ cdef class ClusterRetriever(Retriever):
             self._settle(p, &self.centroids[table, c, 0], &self.means[table, c, 0],
                          ids + start[c], start[c + 1] - start[c], stream(seed, table, c),
                          omp_get_thread_num())
+            self._encode(table, c)
 
     cdef void _settle(self, Parameters p, float *centroid, float *mean, const int32_t *ids,
                       Py_ssize_t n, uint64_t rng, int thread) noexcept nogil:
@@ -259,19 +300,48 @@ cdef class ClusterRetriever(Retriever):
                 n += 1
         return n
 
+    cdef Py_ssize_t _push_cells(self, Cell *heap, Py_ssize_t n, const float *x, int t,
+                                Py_ssize_t first, Py_ssize_t count, float step, int32_t base,
+                                int thread) noexcept nogil:
+        """Appends those of `count` cells of a table, from `first` on, that are not empty.
+
+        step, base : of the query in bytes, which the thread keeps
+        """
+        cdef const int32_t *start = self.tables.starts[t]
+        cdef float *scores = <float *> self.scores.p[thread]
+        cdef int32_t *places = NULL
+        cdef Py_ssize_t j, c, found, ld = self.means.shape[2], origin = t * self.n_cells
+        if not self.compact:
+            simd.rows_dot(scores, &self.means[t, first, 0], ld, NULL, count, x)
+            return self._push(heap, n, scores, t, first, count, 1)
+        places = <int32_t *> self.listed.p[thread]
+        found = simd.sketch_scan(places, scores, self.codes, self.steps, self.biases,
+                                 origin + first, origin + first + count, 1,
+                                 <int8_t *> self.queries.p[thread], ld // 4, base, step, -INFINITY,
+                                 NULL, 0)
+        for j in range(found):
+            c = places[j] - origin
+            if start[c + 1] > start[c]:
+                heap[n].score, heap[n].cell = scores[j], places[j]
+                n += 1
+        return n
+
     cdef Py_ssize_t rank(self, const float *x, int thread) noexcept nogil:
         """Makes a heap of the cells that the query looks into; returns how many there are."""
         cdef float *scores = <float *> self.scores.p[thread]
         cdef Cell *heap = <Cell *> self.heaps.p[thread]
         cdef Cell *groups
-        cdef Py_ssize_t ld = self.means.shape[2], size = 0, n_groups = 0, j, c, m
+        cdef Py_ssize_t ld = self.means.shape[2], size = 0, n_groups = 0, c, m
         cdef int t, n_tables = self.tables.n_tables, _
+        cdef float step = 0
+        cdef int32_t base = 0
         m = self.cells_of_group
+        if self.compact:
+            step = quantize(x, self.dim - 1, <int8_t *> self.queries.p[thread], &base)
         if self.n_groups == 1:
             self.count(thread, n_tables * self.n_cells * self.dim)
-            simd.rows_dot(scores, &self.means[0, 0, 0], ld, NULL, n_tables * self.n_cells, x)
             for t in range(n_tables):
-                size = self._push(heap, size, scores + t * self.n_cells, t, 0, self.n_cells, 1)
+                size = self._push_cells(heap, size, x, t, 0, self.n_cells, step, base, thread)
         else:
             groups = heap + self.n_probes * m
             self.count(thread, (n_tables * self.n_groups + min(
@@ -281,20 +351,17 @@ cdef class ClusterRetriever(Retriever):
             for t in range(n_tables):
                 n_groups = self._push(groups, n_groups, scores + t * self.n_groups, t, 0,
                                       self.n_groups, m)
-            for j in range(n_groups // 2 - 1, -1, -1):
-                sift(groups, j, n_groups)
+            make_heap(groups, n_groups)
             for _ in range(self.n_probes):
                 if n_groups == 0:
                     break
                 t = groups[0].cell // self.n_groups
                 c = groups[0].cell % self.n_groups
-                simd.rows_dot(scores, &self.means[t, c * m, 0], ld, NULL, m, x)
-                size = self._push(heap, size, scores, t, c * m, m, 1)
+                size = self._push_cells(heap, size, x, t, c * m, m, step, base, thread)
                 n_groups -= 1
                 groups[0] = groups[n_groups]
                 sift(groups, 0, n_groups)
-        for j in range(size // 2 - 1, -1, -1):
-            sift(heap, j, size)
+        make_heap(heap, size)
         return size
 
     cdef Py_ssize_t best(self, Py_ssize_t size, int thread) noexcept nogil:

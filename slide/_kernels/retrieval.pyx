@@ -95,6 +95,9 @@ cdef class Retriever:
         """Before every step and prediction: where the weights are."""
         self.w, self.ld = p.w, p.ld
 
+    def restored(self):
+        """The arrays have other values."""
+
     def expect(self, Py_ssize_t most):
         """Queries of training will ask for up to `most` neurons."""
 

@@ -421,6 +421,7 @@ cdef class ActiveSet:
                 {name[7:]: a for name, a in state.items() if name.startswith("tables.")})
             for name, array in functions.items():
                 array[...] = state["functions." + name]
+            self.retriever.restored()
         if self.draw is not None:
             self.draw.set_state(state)
         if self.n_frequent or self.draw is not None:

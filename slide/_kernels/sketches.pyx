@@ -1,12 +1,13 @@
 """Neurons ranked by short sketches: principal components of their weights in 7 bits each."""
 cimport cython
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, expf, fabsf, log, logf, roundf, sqrt
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.math cimport INFINITY, expf, log, logf, sqrt
+from libc.stdint cimport int8_t, int32_t, int64_t, uint64_t
 from libc.string cimport memset
 
 from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num
+from slide._kernels.quantized cimport encode, quantize
 from slide._kernels.random cimport below, normals, stream
 from slide._kernels.ranking cimport largest, threshold
 from slide._kernels.simd cimport simd
@@ -19,7 +20,6 @@ cdef enum:
     CHUNK = 512         # neurons that are scored at a time; the lists need room for 16 more
     TILE = 4096         # neurons that all queries of a look score before the next ones
     NOISE = 1 << 18      # numbers that random draws take turns with, a multiple of CHUNK
-    MIDDLE = 64         # code of 0
 
 
 @cython.final
@@ -205,20 +205,16 @@ cdef class SketchRetriever(Retriever):
         """The sketch of the neuron that has this place in the order of the cells."""
         cdef float *z = <float *> self.rows.p[thread]
         cdef const float *w = p.w + self.tables.ids[0][place] * p.ld
-        cdef float most = 0, a
-        cdef Py_ssize_t j, block = place // 16, i = place % 16
         simd.rows_dot(z, &self.functions[0, 0], p.ld, NULL, self.n_components, w)
         simd.rows_dot(&self.offsets[place], w, p.ld, NULL, 1, &self.mean[0])
-        for j in range(self.n_components):
-            most = max(most, fabsf(z[j]))
-        self.scales[place] = most / (MIDDLE - 1)
-        a = (MIDDLE - 1) / most if most > 1e-30 else 0
-        for j in range(self.n_components):
-            self.codes[block, j // 4, i, j % 4] = <uint8_t> (MIDDLE + <int> roundf(z[j] * a))
+        self.scales[place] = encode(z, self.n_components, &self.codes[0, 0, 0, 0], place)
 
     cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
                         int n_threads) noexcept nogil:
         self.coarse.codes_now(p, ids, n, out, n_threads)
+
+    def restored(self):
+        self.coarse.restored()
 
     cdef int64_t total(self) noexcept nogil:
         return Retriever.total(self) + self.coarse.total()
@@ -373,15 +369,10 @@ cdef class SketchRetriever(Retriever):
 
     cdef void _quantize(self, Search *s, float *y) noexcept nogil:
         """The query's components, y, in 8 bits."""
-        cdef float size = 0
         cdef Py_ssize_t j
         for j in range(self.n_components):
             y[j] -= self.shift[j]
-            size = max(size, fabsf(y[j]))
-        s.step, s.base = size / 127, 0
-        for j in range(self.n_components):
-            s.q[j] = <int8_t> roundf(y[j] * (127 / size)) if size > 1e-30 else 0
-            s.base += MIDDLE * s.q[j]
+        s.step = quantize(y, self.n_components, s.q, &s.base)
 
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
         """Finds in some blocks of a long run what to beat, so that few must be sorted out."""
