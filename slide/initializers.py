@@ -43,6 +43,10 @@ class Initializer:
     needs_label_counts: ClassVar[bool] = False
     """Whether ``__call__`` needs ``label_counts`` and ``n_samples``, known only in training."""
 
+    by_element: ClassVar[bool] = False
+    """Whether values depend on nothing but their fans and ``rng``: large arrays are then made in
+    parts, some rows a call."""
+
     def __call__(
         self,
         shape: Shape,
@@ -103,6 +107,8 @@ class Constant(Initializer):
     array([2., 2., 2.], dtype=float32)
     """
 
+    by_element = True
+
     def __init__(self, value: float = 0.0):
         self.value = _float32("value", value)
 
@@ -122,6 +128,8 @@ class Zeros(Initializer):
     array([0., 0.], dtype=float32)
     """
 
+    by_element = True
+
     def __call__(self, shape, rng, fan_in=None, fan_out=None):
         return np.zeros(_shape(shape), np.float32)
 
@@ -134,6 +142,8 @@ class Ones(Initializer):
     >>> Ones()((2,), None)
     array([1., 1.], dtype=float32)
     """
+
+    by_element = True
 
     def __call__(self, shape, rng, fan_in=None, fan_out=None):
         return np.ones(_shape(shape), np.float32)
@@ -153,6 +163,8 @@ class RandomNormal(Initializer):
     >>> RandomNormal(stddev=0.01)((2, 3), np.random.default_rng(0)).shape
     (2, 3)
     """
+
+    by_element = True
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05):
         self.mean = _float32("mean", mean)
@@ -182,6 +194,8 @@ class RandomUniform(Initializer):
     (2, 3)
     """
 
+    by_element = True
+
     def __init__(self, minval: float = -0.05, maxval: float = 0.05):
         self.minval = _float32("minval", minval)
         self.maxval = _float32("maxval", maxval, at_least=self.minval)
@@ -199,6 +213,8 @@ class _VarianceScaling(Initializer):
     Uniform on +-sqrt(3 scale / fan), or normal, cut off at two of its standard deviations and
     widened so that the variance is right after the cut (Keras's VarianceScaling).
     """
+
+    by_element = True
 
     scale: ClassVar[float]
     mode: ClassVar[str]

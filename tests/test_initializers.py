@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from slide import initializers, regularizers
+from slide.layers import Dense
 
 FANS = {"fan_in": 300, "fan_out": 100}
 SHAPE = (300, 100)
@@ -183,3 +184,38 @@ def test_l2_get():
         regularizers.L2(-1)
     with pytest.raises(TypeError, match="regularizer must be"):
         regularizers.get(0.1)
+
+
+@pytest.mark.parametrize("by_element", [False, True])
+def test_only_independent_values_are_drawn_in_parts(by_element):
+    calls = []
+
+    class Counting(initializers.Initializer):
+        def __call__(self, shape, rng, fan_in=None, fan_out=None):
+            calls.append((tuple(shape), fan_in, fan_out))
+            return np.arange(math.prod(shape), dtype=np.float32).reshape(shape) + len(calls)
+
+    Counting.by_element = by_element
+    layer = Dense(3000, kernel_initializer=Counting())
+    layer.build(200, False, 0)
+    assert {call[1:] for call in calls} == {(200, 3000)}
+    assert sum(call[0][0] for call in calls) == 3000
+    assert {call[0][1] for call in calls} == {200}
+    assert (len(calls) > 1) == by_element
+    kernel, bias = layer.get_weights()
+    first = 0
+    for number, (shape, _, _) in enumerate(calls, 1):
+        part = np.arange(math.prod(shape), dtype=np.float32).reshape(shape) + number
+        np.testing.assert_array_equal(kernel[:, first : first + shape[0]].T, part)
+        first += shape[0]
+    assert not bias.any()
+
+
+@pytest.mark.parametrize("name", ["random_uniform", "glorot_normal"])
+def test_parts_of_a_layer_differ(name):
+    layer = Dense(4000, kernel_initializer=name)
+    layer.build(300, False, 0)
+    kernel = layer.get_weights()[0].T
+    assert len(np.unique(kernel[:, :4], axis=0)) == 4000
+    low, high, _, _ = EXPECTED[name] if name == "random_uniform" else (-1, 1, 0, 0)
+    assert low <= kernel.min() < kernel.max() <= high
