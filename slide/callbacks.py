@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from slide import _validation as check
-from slide import telemetry
+from slide import telemetry, tuning
 
 __all__ = [
     "CSVLogger",
     "Callback",
     "CallbackList",
+    "ChooseSampler",
     "EarlyStopping",
     "History",
     "LambdaCallback",
@@ -757,6 +758,154 @@ class Telemetry(Callback):
         if not self.records:
             raise ValueError("there are no records to plot: train with this callback first")
         return _plots.plot_telemetry(self.records, self.k, path)
+
+
+class ChooseSampler(Callback):
+    """Look after epochs whether the output layer's sampler still finds what it should.
+
+    At the end of an epoch the present sampler's hash family is measured on the weights and inputs
+    as they are. If it finds less than `recall`, the families of `slide.tuning.choose` are measured
+    too, and if one finds at least one point more, or as much in less time, the layer gets the
+    sampler that is recommended with it (`Sequential.set_sampler`). After the first epoch all are
+    measured in any case: before it there is nothing to measure.
+
+    Parameters
+    ----------
+    x : sparse matrix or array-like, shape (n_samples, n_features)
+        Rows whose activations are looked at, the first `n`: of the validation or training set.
+    recall : float
+        Wanted share of the `k` largest activations, in (0, 1].
+    k : int
+    max_active : int or float
+        Neurons of an active set, or (a float) this fraction of the layer, in (0, 1].
+    every : int
+        Epochs from one look to the next.
+    n : int
+        Rows that are looked at.
+    families : iterable of HashFamily or str, optional
+        To compare. None: those of `slide.tuning.candidates`.
+    n_jobs : int or None
+        As in `Sequential.fit`.
+    verbose : int
+        1 prints what was found and why a sampler was kept or changed.
+
+    Attributes
+    ----------
+    looks : list of dict
+        ``"epoch"``, ``"recall"`` of the sampler that the layer had (NaN if it retrieves nothing),
+        ``"choice"`` (a `slide.tuning.Choice`, or None if nothing else was measured), ``"changed"``,
+        and ``"seconds"`` that the look took.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of range; at the first look also if `x` does not suit the model, or
+        its output layer is the only one or has no sampler.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import slide
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.standard_normal((200, 20)).astype(np.float32), rng.integers(500, size=200)
+    >>> output = slide.Dense(500, "softmax", sampler=slide.sampling.LSH(max_active=20))
+    >>> model = slide.Sequential([slide.Input(20), slide.Dense(16, "relu"), output])
+    >>> model.compile("adam", "categorical_crossentropy")
+    >>> chooser = ChooseSampler(x, max_active=20)
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[chooser])
+    >>> [look["epoch"] for look in chooser.looks]
+    [0, 1]
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        recall: float = 0.9,
+        k: int = 10,
+        max_active: int | float = 0.02,
+        every: int = 1,
+        n: int = 512,
+        families: Iterable[Any] | None = None,
+        n_jobs: int | None = -1,
+        verbose: int = 0,
+    ):
+        super().__init__()
+        self.x = x
+        self.recall = check.check_fraction("recall", recall)
+        self.k = check.check_positive_int("k", k)
+        self.every = check.check_positive_int("every", every)
+        self.n = check.check_positive_int("n", n)
+        self.max_active: int | float = max_active
+        if isinstance(max_active, float):
+            check.check_fraction("max_active", max_active)
+        else:
+            self.max_active = check.check_positive_int("max_active", max_active)
+        self.families = None if families is None else list(families)
+        self.n_jobs = n_jobs
+        self.verbose = check.check_positive_int("verbose", verbose, low=0, high=2)
+        self.looks: list[Logs] = []
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.looks = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        if epoch % self.every:
+            return
+        started = time.perf_counter()
+        layer = self.model.layers[-1]
+        if layer.sampler is None:
+            raise ValueError(f"{layer!r} computes all neurons: there is no sampler to choose")
+        part = tuning.lsh_of(layer.sampler, layer.units)
+        now, choice = None, None
+        if part is not None:
+            most = part.limits(layer.units)[0]
+            now = self._measure([part.hash], most).measured[0]
+        if not self.looks or now is None or now.recall < self.recall:
+            choice = self._measure(self.families, self.max_active)
+        changed = choice is not None and self._better(choice.measured[0], now)
+        if changed:
+            assert choice is not None
+            self.model.set_sampler(choice.sampler)
+        look = {
+            "epoch": epoch,
+            "recall": math.nan if now is None else now.recall,
+            "choice": choice,
+            "changed": changed,
+            "seconds": time.perf_counter() - started,
+        }
+        self.looks.append(look)
+        if self.verbose:
+            print(self._tell(look))
+
+    def _measure(self, families: Any, max_active: int | float) -> tuning.Choice:
+        return self.model.choose_sampler(
+            self.x,
+            n=self.n,
+            n_jobs=self.n_jobs,
+            k=self.k,
+            recall=self.recall,
+            max_active=max_active,
+            families=families,
+        )
+
+    def _better(self, new: tuning.Measurement, now: tuning.Measurement | None) -> bool:
+        if now is None:
+            return True
+        if repr(new.family) == repr(now.family):
+            return False
+        if now.recall < self.recall:
+            return new.recall > now.recall + 0.01
+        return new.recall >= self.recall and new.seconds < now.seconds
+
+    def _tell(self, look: Logs) -> str:
+        recall, choice = look["recall"], look["choice"]
+        text = f"epoch {look['epoch'] + 1}: recall@{self.k} {recall:.2f}"
+        if math.isnan(recall):
+            text = f"epoch {look['epoch'] + 1}: nothing is retrieved"
+        if choice is None:
+            return f"{text}; the sampler stays"
+        verb = "now" if look["changed"] else "the sampler stays; best of the others was"
+        return f"{text}; {verb} {choice.reason}"
 
 
 def _describe(logs: Logs) -> str:

@@ -266,6 +266,13 @@ class Dense:
             self._active, self._active_threads = new, n_threads
         return self._active
 
+    def set_sampler(self, sampler: sampling.Sampler) -> None:
+        """Have another sampler, if it suits the layer, whose tables are yet to be built."""
+        if self.built:
+            make = sampler.selector if self.hidden else sampler.active_set
+            make(self.units, self.n_in + 1, self._seed, 1)
+        self.sampler, self._active = sampler, None
+
     def searcher(
         self, top_k: int, n_candidates: int | float | None, n_threads: int, sample: Any
     ) -> Any:

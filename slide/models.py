@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 from slide import _validation as check
 from slide import callbacks as callbacks_
-from slide import losses, optimizers, saving, telemetry, tuning
+from slide import losses, optimizers, sampling, saving, telemetry, tuning
 from slide._executions import Batches, Rows, hold_out
 from slide._kernels.network import Data, Network
 from slide._threads import n_threads as _n_threads
@@ -868,8 +868,8 @@ class Sequential:
     ) -> tuning.Choice:
         """Measure hash families on the output layer as it is, and recommend a sampler for it.
 
-        Nothing of the model changes. The recommendation is for the next model of that kind: a
-        sampler is given to a layer when it is made.
+        Nothing of the model changes: `set_sampler` gives the layer what is recommended, and
+        `slide.callbacks.ChooseSampler` does both while it trains.
 
         Parameters
         ----------
@@ -914,6 +914,52 @@ class Sequential:
             return tuning.choose(
                 layer._weights[:, :n_in], inputs, bias, n_queries=n, n_jobs=n_jobs, **options
             )
+
+    def set_sampler(self, sampler: Any) -> None:
+        """Give the output layer another sampler; weights and the optimizer's state stay.
+
+        Its tables are built before the next step. What the old one counted, how often neurons were
+        labels, is counted anew.
+
+        Parameters
+        ----------
+        sampler : Sampler or "auto"
+
+        Raises
+        ------
+        RuntimeError
+            Between batches.
+        TypeError
+            If it is no sampler.
+        ValueError
+            If the output layer has no sampler, or this one does not suit it. Nothing is changed
+            then.
+        MemoryError
+            If its tables would not fit into the memory that is available.
+
+        Examples
+        --------
+        >>> import slide
+        >>> layers = [slide.Input(9), slide.Dense(5), slide.Dense(900, "softmax", sampler="auto")]
+        >>> model = slide.Sequential(layers)
+        >>> model.set_sampler(slide.sampling.LSH("simhash", max_active=20))
+        """
+        new = sampling.get(sampler)
+        with self._exclusive("set_sampler"):
+            if not self.layers:
+                raise ValueError("the model has no layers")
+            layer = self.layers[-1]
+            if layer.sampler is None:
+                raise ValueError(f"{layer!r} computes all neurons: it has no sampler to replace")
+            if not new.for_output:
+                raise ValueError(f"{new!r} is for hidden layers, {layer!r} is the output layer")
+            if self.update == "hogwild" and new.needs_batch:
+                raise ValueError(f"{new!r} looks at whole batches; update must be 'batch'")
+            if self._kernels_in_use:
+                raise RuntimeError("set_sampler between batches: on_epoch_end can")
+            self._settle()
+            layer.set_sampler(new)
+            self._network = None
 
     def diagnose(
         self, x: Any, y: Any = None, k: int = 10, n: int = 256, n_jobs: int | None = -1

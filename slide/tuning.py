@@ -230,6 +230,14 @@ def choose(
     return Choice(_sampler(best.family, n_neurons, most), reason, [best, *rest])
 
 
+def lsh_of(sampler: sampling.Sampler, n_neurons: int) -> sampling.LSH | None:
+    """Return the part of a sampler that retrieves neurons of a layer of that size, if one does."""
+    if isinstance(sampler, sampling.Auto):
+        sampler = sampler.mixture(n_neurons)
+    parts = sampler.samplers if isinstance(sampler, sampling.Mixture) else [sampler]
+    return next((part for part in parts if isinstance(part, sampling.LSH)), None)
+
+
 def _sampler(family: hashing.HashFamily, n_neurons: int, most: int) -> sampling.Sampler:
     if family.draws and family.no_inclusion() is None and n_neurons <= ONE_CELL:
         return sampling.LSH(family, max_active=most, correction="logq")

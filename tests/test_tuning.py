@@ -171,3 +171,154 @@ def test_of_a_model_with_sparse_rows():
     for rows in (x, sp.csr_array(x), x.tocoo()):
         assert model.choose_sampler(rows, n=20, families=["clusters"], max_active=60).measured
         assert 0 <= model.diagnose(rows, np.arange(90) % 60)["dense_1"].recall <= 1
+
+
+def sampled_model(sampler, n=400, update="batch"):
+    model = slide.Sequential(
+        [
+            slide.Input(12, sparse=False),
+            slide.Dense(8, activation="relu"),
+            slide.Dense(n, activation="softmax", sampler=sampler),
+        ],
+        seed=1,
+    )
+    model.compile(slide.optimizers.Adam(0.01), update=update)
+    x = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
+    return model, x, np.arange(300) % n
+
+
+@pytest.mark.parametrize("new", [sampling.Uniform(30, shared=False), "auto"], ids=repr)
+def test_another_sampler(new, tmp_path):
+    """Weights stay, predictions too; training goes on, and the file has the new one."""
+    model, x, y = sampled_model(sampling.LSH("simhash", max_active=40))
+    model.fit(x, y, verbose=0)
+    before, scores = model.get_weights(), model.predict(x)
+    model.set_sampler(new)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(model.predict(x), scores)
+    new = sampling.get(new)
+    assert repr(model.layers[-1].sampler) == repr(new)
+    model.save(tmp_path / "m.npz")
+    again = slide.load(tmp_path / "m.npz")
+    for one in (model, again):
+        one.fit(x, y, verbose=0)
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(model.get_weights()[2], before[2])
+
+
+def test_another_sampler_continues_as_if_it_had_been_there():
+    """Rows that the old sampler left behind have their missed steps: with all neurons in both sets
+    training is the same as without a change."""
+    results = []
+    for change in (False, True):
+        model, x, y = sampled_model(sampling.LSH("clusters", max_active=1.0))
+        model.fit(x, y, verbose=0)
+        if change:
+            model.set_sampler(sampling.LSH(hashing.Clusters(3), max_active=1.0))
+        model.fit(x, y, verbose=0)
+        results.append(model.get_weights())
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_samplers_that_do_not_suit():
+    model, x, y = sampled_model(sampling.LSH("simhash", max_active=40), update="hogwild")
+    model.fit(x, y, verbose=0)
+    sampler, weights = model.layers[-1].sampler, model.get_weights()
+    for new, error, match in (
+        (sampling.WinnerTakeAll(0.1), ValueError, "hidden"),
+        (sampling.Uniform(401), ValueError, "401"),
+        (sampling.LSH(max_active=500, min_active=450), ValueError, "450"),
+        ("nothing", ValueError, "unknown"),
+        (3, TypeError, "sampler"),
+    ):
+        with pytest.raises(error, match=match):
+            model.set_sampler(new)
+    assert model.layers[-1].sampler is sampler
+    model.fit(x, y, verbose=0)
+    assert not np.array_equal(model.get_weights()[2], weights[2])
+    with pytest.raises(ValueError, match="no sampler to replace"):
+        make_model()[0].set_sampler("auto")
+    with pytest.raises(ValueError, match="no layers"):
+        slide.Sequential().set_sampler("auto")
+
+
+def test_no_change_between_batches():
+    model, x, y = sampled_model("auto")
+    seen = []
+
+    class Changing(slide.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            with pytest.raises(RuntimeError, match="between batches"):
+                self.model.set_sampler("auto")
+            seen.append(batch)
+
+    model.fit(x, y, verbose=0, callbacks=[Changing()])
+    assert seen
+
+
+def test_a_chooser_replaces_what_finds_little(capsys):
+    poor = sampling.LSH(hashing.SimHash(8, 1), max_active=40)
+    model, x, y = sampled_model(poor)
+    chooser = slide.callbacks.ChooseSampler(x, max_active=40, verbose=1, n=100)
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[chooser])
+    first, *later = chooser.looks
+    assert [look["epoch"] for look in chooser.looks] == [0, 1, 2]
+    assert first["changed"]
+    assert first["recall"] < 0.7
+    assert first["choice"].measured[0].recall >= 0.9
+    assert type(first["choice"].measured[0].family).__name__ in repr(model.layers[-1].sampler)
+    assert all(look["recall"] >= 0.9 and look["choice"] is None for look in later)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "now" in lines[0]
+    assert lines[1].endswith("the sampler stays")
+
+
+def test_a_chooser_keeps_what_is_best_and_skips_epochs():
+    model, x, y = sampled_model(sampling.LSH(hashing.Sketches(16), max_active=40))
+    sampler = model.layers[-1].sampler
+    families = [hashing.Sketches(16), hashing.SimHash(8, 1)]
+    chooser = slide.callbacks.ChooseSampler(x, max_active=40, families=families, every=2)
+    model.fit(x, y, epochs=4, verbose=0, callbacks=[chooser])
+    assert [look["epoch"] for look in chooser.looks] == [0, 2]
+    assert not any(look["changed"] for look in chooser.looks)
+    assert model.layers[-1].sampler is sampler
+
+
+def test_a_chooser_of_random_neurons():
+    model, x, y = sampled_model(sampling.Uniform(40, shared=False))
+    chooser = slide.callbacks.ChooseSampler(x, max_active=0.1, families=["clusters"])
+    model.fit(x, y, epochs=1, verbose=0, callbacks=[chooser])
+    assert np.isnan(chooser.looks[0]["recall"])
+    assert chooser.looks[0]["changed"]
+    assert isinstance(model.layers[-1].sampler, sampling.Mixture)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"recall": 1.5}, ValueError, "recall"),
+        ({"k": 0}, ValueError, "k must"),
+        ({"max_active": 0}, ValueError, "max_active"),
+        ({"max_active": 2.0}, ValueError, "max_active"),
+        ({"every": 0}, ValueError, "every"),
+        ({"n": 0}, ValueError, "n must"),
+        ({"verbose": 5}, ValueError, "verbose"),
+    ],
+)
+def test_bad_choosers(change, error, match):
+    with pytest.raises(error, match=match):
+        slide.callbacks.ChooseSampler(np.ones((3, 3)), **change)
+
+
+def test_a_chooser_without_anything_to_choose():
+    model, x = make_model(fitted=False)
+    y = np.arange(200) % 300
+    with pytest.raises(ValueError, match="computes all neurons"):
+        model.fit(x, y, verbose=0, callbacks=[slide.callbacks.ChooseSampler(x)])
+    model, x, y = sampled_model("auto")
+    with pytest.raises(ValueError, match="features"):
+        model.fit(x, y, verbose=0, callbacks=[slide.callbacks.ChooseSampler(x[:, :5])])
