@@ -35,6 +35,7 @@ from slide.models import _blas
 LIST = 512  # rows of one list in the measurements of random rows
 AHEAD = (4, 8, 16, 32)  # distances of prefetching that are tried
 HIDDEN = 128
+BLOCK = 32  # samples that are scored together
 
 # ---------------------------------------------------------------- the machine's limits
 
@@ -143,6 +144,16 @@ class Limits:
         rows, ids = table(16, self.ld), random_lists(16, 64, self.rng)
         return self._best(("dot rate",), measure)
 
+    def byte_rate(self):
+        """Multiply-adds of bytes a second, of codes in the first-level cache."""
+
+        def measure():
+            seconds, n = probes.byte_products(codes, 32, self.n_threads, 4096)
+            return n / seconds
+
+        codes = np.full(512 * 32, 64, np.uint8)
+        return self._best(("byte rate",), measure)
+
     def gemm_rate(self):
         """Multiply-adds a second of matrix products."""
 
@@ -162,6 +173,7 @@ def limit_rows(limits, sizes):
             rows.append([name, megabytes, getattr(limits, name)(n_rows) / 1e9])
     rows.append(["stream", number(limits.n_bytes / 1e6, 0), limits.stream() / 1e9])
     rows.append(["dot_rate", "L1", limits.dot_rate() / 1e9])
+    rows.append(["byte_rate", "L1", limits.byte_rate() / 1e9])
     rows.append(["gemm_rate", "", limits.gemm_rate() / 1e9])
     return rows
 
@@ -187,7 +199,7 @@ def shapes(samples):
 # ---------------------------------------------------------------- the phases
 
 
-def phases(counts, functions, n_outputs, n_features, batch_size, limits):
+def phases(counts, retriever, n_outputs, n_features, batch_size, limits):
     """Least work and time of every phase for a sample.
 
     With ld floats a row, r own rows and u distinct ones, S shared rows, f features of a sample and
@@ -197,7 +209,7 @@ def phases(counts, functions, n_outputs, n_features, batch_size, limits):
     =================== ================================= ==========================
     phase               bytes                             multiply-adds
     =================== ================================= ==========================
-    query               4 a multiplication (sketches: 1)  hash functions, as counted
+    query               4 a multiplication (bytes: 1)     hash functions, as counted
     dot                 4 r ld                            r n_in
     shared              4 S ld / B                        2 S n_in
     update              2 x 12 u ld                       (r + S) n_in, and the steps
@@ -206,14 +218,15 @@ def phases(counts, functions, n_outputs, n_features, batch_size, limits):
     =================== ================================= ==========================
 
     The rest is the hidden layer's forward pass, losses and the input's gradient from rows that
-    `dot` just read. `shared` is the shared rows' forward pass and their part of that gradient.
+    `dot` just read. Sketches are read once for a block of 32 samples, and with the means of many
+    cells their products are those of bytes. `shared` is the shared rows' forward pass and their part of that gradient.
     Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes more there. What `query`
     reads comes from a table of the functions' size, often out of a cache.
 
     Parameters
     ----------
-    functions : dict of ndarray
-        The retriever's arrays.
+    retriever : Retriever
+        Its arrays are what a query reads.
 
     Returns
     -------
@@ -228,13 +241,16 @@ def phases(counts, functions, n_outputs, n_features, batch_size, limits):
     below = limits.gather(n_features)
     below_write = limits.gather_and_write(3 * n_features)
     stepped = distinct + shared / batch_size
-    # Sketches are scanned, a byte a component; all other functions are floats.
-    hashed_bytes = counts["hashed"] * (1 if "sketches" in functions else 4)
+    functions = retriever.arrays
+    hashed_bytes = counts["hashed"] * (1 if retriever.in_bytes else 4)
+    if "sketches" in functions:
+        hashed_bytes /= BLOCK
     size = max((array.nbytes for array in functions.values()), default=0)
     hashing = limits.gather(max(64, size // (4 * ld)))
+    products = limits.byte_rate() if retriever.in_bytes else dot
     below_forward = 4 * counts["nnz"] * HIDDEN
     found = {
-        "query": (hashed_bytes, counts["hashed"], hashing, dot),
+        "query": (hashed_bytes, counts["hashed"], hashing, products),
         "dot": (4 * own * ld, own * n_in, read, dot),
         "shared": (4 * shared * ld / batch_size, 2 * shared * n_in, read, gemm),
         "update": (24 * stepped * ld, (own + shared) * n_in, write, dot),
@@ -352,7 +368,7 @@ def main():
             ["limit", "table (MB)", *(f"{threads} threads" for threads in given.threads)],
             [[rows[0][0], rows[0][1], *(number(row[2], 1) for row in rows)] for rows in by_name],
             f"What the machine can do with rows of {4 * ld} bytes: GB/s, and billions of "
-            f"multiply-adds a second (dot_rate, gemm_rate); best of {given.repeats}. {where}",
+            f"multiply-adds a second (dot_rate, byte_rate, gemm_rate); best of {given.repeats}. {where}",
         )
     )
     for name, (x, y) in made.items():
@@ -373,7 +389,7 @@ def main():
                 with _blas().limit(limits=1, user_api="blas"):
                     least = phases(
                         counts,
-                        trained.active_set.retriever.arrays,
+                        trained.active_set.retriever,
                         y.shape[1],
                         x.shape[1],
                         given.batch_size,

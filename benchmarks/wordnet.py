@@ -1,6 +1,7 @@
 """Training on WordNet's 13,043 labels: ways to choose active neurons, and PyTorch with all.
 
     python benchmarks/wordnet.py --markdown table.md
+    python benchmarks/wordnet.py --set debian --folder DATA --only "all neurons" "own uniform, 2%"
 
 Every run is a process of its own, one at a time, in alternating rounds (A B C, A B C, ...).
 """
@@ -58,7 +59,7 @@ def systems():
     return {
         "all neurons": lambda sampling, hashing: None,
         "auto: drawn by sketches": lambda sampling, hashing: "auto",
-        "own uniform 261": lambda sampling, hashing: sampling.Uniform(261, shared=False),
+        "own uniform, 2%": lambda sampling, hashing: sampling.Uniform(0.02, shared=False),
         "clusters + frequent + own uniform": lambda sampling, hashing: frequent(
             hashing.Clusters(), sampling
         ),
@@ -88,9 +89,9 @@ def systems():
 NAMES = [*systems(), TORCH]
 
 
-def write_data(path):
-    """Worker: write the bundled set to a file that all workers read."""
-    save_set(path, *_sets.wordnet())
+def write_data(options):
+    """Worker: write the set to a file that all workers read."""
+    save_set(options.data, *_sets.load(options.set, folder=options.folder))
 
 
 def recall_at_10(model, x, threads):
@@ -184,7 +185,7 @@ def table(records, options, notes):
             rows.append(row)
     rounds = max(options.repeats, options.seeds)
     title = (
-        f"WordNet: {options.hidden} hidden, Adam {options.learning_rate:g}, batch "
+        f"{options.set}: {options.hidden} hidden, Adam {options.learning_rate:g}, batch "
         f"{options.batch_size}; P@1 on the test set is the mean of {options.seeds} seeds, times "
         f"and ratios the median of {rounds} alternating rounds."
     )
@@ -199,9 +200,11 @@ def main():
     options.add_argument(
         "--torch-python", default=sys.executable, help="interpreter that has torch"
     )
+    options.add_argument("--set", default="wordnet", help="wordnet, or a folder within --folder")
+    options.add_argument("--folder", help="of data sets; by default what SLIDE_BENCH_DATA names")
     options = options.parse_args()
     if options.worker == "data":
-        return write_data(options.data)
+        return write_data(options)
     if options.worker:
         return train(options)
 
@@ -211,8 +214,10 @@ def main():
         notes.append(f"{TORCH} was not run: the interpreter given for it cannot import torch.")
     data = options.data
     if data is None:
-        data = str(cache_directory() / "wordnet.npz")
-        run_worker([sys.executable, __file__, "--worker=data", f"--data={data}"], 1)
+        data = str(cache_directory() / f"{options.set}.npz")
+        maker = [sys.executable, __file__, "--worker=data", f"--data={data}"]
+        maker += [f"--set={options.set}", *([f"--folder={options.folder}"] * bool(options.folder))]
+        run_worker(maker, 1)
 
     def command(name, threads, round_number):
         arguments = [

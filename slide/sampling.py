@@ -753,9 +753,10 @@ class Standout(Sampler):
 class Auto(Sampler):
     """The recommended sampler of a wide output layer, by its size.
 
-    Up to 32,768 neurons: 2% of the layer (at least 32), labels included, drawn in proportion to the
-    exponentials of their activations as `slide.hashing.Sketches` estimate them, and weighted by
-    the inverse of their inclusion probabilities.
+    Up to 32,768 neurons: 2% of the layer (at least 32, at most 256), labels included, drawn in
+    proportion to the exponentials of their activations as `slide.hashing.Sketches` estimate them,
+    and weighted by the inverse of their inclusion probabilities. How well a draw stands for the
+    layer depends on the number of its neurons more than on their share.
 
     Beyond that, where scoring all neurons would cost more than it gives, and with ``fast=True``: a
     `Mixture` of the labels most frequent so far (2.5% of the layer, at most 1,000), neurons
@@ -785,7 +786,7 @@ class Auto(Sampler):
     def mixture(self, n_neurons: int) -> Mixture:
         """Return the mixture for a layer of that size."""
         if n_neurons <= hashing.sketches.ONE_CELL and not self.fast:
-            n_active = min(n_neurons, max(32, round(0.02 * n_neurons)))
+            n_active = min(n_neurons, max(32, min(256, round(0.02 * n_neurons))))
             drawn = LSH(
                 hashing.Sketches(n_cells=1),
                 max_active=n_active,

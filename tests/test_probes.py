@@ -40,6 +40,9 @@ def test_sizes_that_do_not_fit():
         probes.reads(W[0])
     with pytest.raises(ValueError, match="products of 0"):
         probes.matrix_products(0, 2, 2)
+    for codes, components in ((15 * 32, 32), (4096, 4), (4096, 12), (1 << 20, 2048)):
+        with pytest.raises(ValueError, match=f"{codes} codes of {components}"):
+            probes.byte_products(np.zeros(codes, np.uint8), components)
 
 
 def test_bandwidth_and_rate():
@@ -47,3 +50,6 @@ def test_bandwidth_and_rate():
     assert seconds > 0
     assert n == 2 * 262_144
     assert probes.matrix_products(8, 8, 8, 2, 3) > 0
+    seconds, n = probes.byte_products(np.zeros(70 * 32, np.uint8), 32, 2, 1000)
+    assert seconds > 0
+    assert n == 64 * 32 * 1000

@@ -469,6 +469,25 @@ def test_bytes_stand_for_the_means_of_many_cells(n_tables, n_cells, n_groups, sc
             assert found > best - 0.05 * spread
 
 
+@pytest.mark.parametrize("most", [40, 700, 2900, 4000])
+def test_cells_beyond_the_best_few(most):
+    """A query that needs more cells than were put in order first gets them, each neuron once, and
+    in the same order as a query that wants fewer."""
+    p = random_layer(6, 4000, 16)
+    family = hashing.Clusters(1200, 1, 30, 30)
+    active = active_set(sampling.LSH(family, max_active=most), p)
+    few = active_set(sampling.LSH(family, max_active=20), p)
+    X = np.random.default_rng(1).standard_normal((20, 16))
+    labels = [[i, 2 * i + 30] for i in range(20)]
+    _, _, own = active.select_batch(p, inputs(X), labels)
+    _, _, first = few.select_batch(p, inputs(X), labels)
+    for label, (ids, _), (best, _) in zip(labels, own, first, strict=True):
+        assert list(ids[:2]) == label
+        assert len(ids) == len(set(ids)) == most
+        # The last cell of the smaller set may be cut at another place.
+        assert len(np.intersect1d(ids[:40], best)) >= 15
+
+
 @pytest.mark.parametrize("n_groups", [1, 6])
 def test_clusters_are_the_same_with_any_number_of_threads(n_groups):
     states = []

@@ -45,6 +45,6 @@ cdef class ClusterRetriever(Retriever):
                           Py_ssize_t first, Py_ssize_t count, Py_ssize_t width) noexcept nogil
     cdef Py_ssize_t _push_cells(self, Cell *heap, Py_ssize_t n, const float *x, int t,
                                 Py_ssize_t first, Py_ssize_t count, float step, int32_t base,
-                                int thread) noexcept nogil
-    cdef Py_ssize_t rank(self, const float *x, int thread) noexcept nogil
+                                float least, int thread) noexcept nogil
+    cdef Py_ssize_t rank(self, const float *x, Py_ssize_t few, int thread) noexcept nogil
     cdef Py_ssize_t best(self, Py_ssize_t size, int thread) noexcept nogil

@@ -8,6 +8,7 @@ from libc.string cimport memset
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.quantized cimport encode, quantize
 from slide._kernels.random cimport below, stream
+from slide._kernels.ranking cimport threshold
 from slide._kernels.retrieval cimport take_some
 from slide._kernels.simd cimport simd
 from slide._kernels.tables cimport Tables
@@ -74,7 +75,7 @@ cdef class ClusterRetriever(Retriever):
         self.norm_buffer = Buffer(n_neurons * sizeof(float))
         self.moved_buffer = Buffer(n_neurons)
         most = max(n_tables * max(n_groups, cells_of_group), self.n_probes * cells_of_group)
-        self.scores = PerThread(n_threads, (most + 16) * sizeof(float))
+        self.scores = PerThread(n_threads, 3 * (most + 16) * sizeof(float))
         self.heaps = PerThread(n_threads, 2 * most * sizeof(Cell))
         self.coefs = PerThread(n_threads, n_neurons * sizeof(float))
         self.roll_units = 2 * n_neurons
@@ -88,6 +89,10 @@ cdef class ClusterRetriever(Retriever):
             self.biases = <float *> self.biases_buffer.p
             self.queries = PerThread(n_threads, ld)
             self.listed = PerThread(n_threads, (cells_of_group + 16) * sizeof(int32_t))
+
+    @property
+    def in_bytes(self):
+        return self.compact
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
         cdef int t, c, g, _
@@ -302,10 +307,11 @@ cdef class ClusterRetriever(Retriever):
 
     cdef Py_ssize_t _push_cells(self, Cell *heap, Py_ssize_t n, const float *x, int t,
                                 Py_ssize_t first, Py_ssize_t count, float step, int32_t base,
-                                int thread) noexcept nogil:
+                                float least, int thread) noexcept nogil:
         """Appends those of `count` cells of a table, from `first` on, that are not empty.
 
         step, base : of the query in bytes, which the thread keeps
+        least : where means are in bytes, only cells of higher scores are appended
         """
         cdef const int32_t *start = self.tables.starts[t]
         cdef float *scores = <float *> self.scores.p[thread]
@@ -317,7 +323,7 @@ cdef class ClusterRetriever(Retriever):
         places = <int32_t *> self.listed.p[thread]
         found = simd.sketch_scan(places, scores, self.codes, self.steps, self.biases,
                                  origin + first, origin + first + count, 1,
-                                 <int8_t *> self.queries.p[thread], ld // 4, base, step, -INFINITY,
+                                 <int8_t *> self.queries.p[thread], ld // 4, base, step, least,
                                  NULL, 0)
         for j in range(found):
             c = places[j] - origin
@@ -326,14 +332,17 @@ cdef class ClusterRetriever(Retriever):
                 n += 1
         return n
 
-    cdef Py_ssize_t rank(self, const float *x, int thread) noexcept nogil:
-        """Makes a heap of the cells that the query looks into; returns how many there are."""
+    cdef Py_ssize_t rank(self, const float *x, Py_ssize_t few, int thread) noexcept nogil:
+        """Makes a heap of the cells that the query looks into; returns how many there are.
+
+        few : so many of the best are enough; 0: all of them are wanted
+        """
         cdef float *scores = <float *> self.scores.p[thread]
         cdef Cell *heap = <Cell *> self.heaps.p[thread]
         cdef Cell *groups
-        cdef Py_ssize_t ld = self.means.shape[2], size = 0, n_groups = 0, c, m
+        cdef Py_ssize_t ld = self.means.shape[2], size = 0, n_groups = 0, j, c, m
         cdef int t, n_tables = self.tables.n_tables, _
-        cdef float step = 0
+        cdef float step = 0, least = -INFINITY
         cdef int32_t base = 0
         m = self.cells_of_group
         if self.compact:
@@ -341,7 +350,8 @@ cdef class ClusterRetriever(Retriever):
         if self.n_groups == 1:
             self.count(thread, n_tables * self.n_cells * self.dim)
             for t in range(n_tables):
-                size = self._push_cells(heap, size, x, t, 0, self.n_cells, step, base, thread)
+                size = self._push_cells(heap, size, x, t, 0, self.n_cells, step, base, least,
+                                        thread)
         else:
             groups = heap + self.n_probes * m
             self.count(thread, (n_tables * self.n_groups + min(
@@ -357,7 +367,12 @@ cdef class ClusterRetriever(Retriever):
                     break
                 t = groups[0].cell // self.n_groups
                 c = groups[0].cell % self.n_groups
-                size = self._push_cells(heap, size, x, t, c * m, m, step, base, thread)
+                size = self._push_cells(heap, size, x, t, c * m, m, step, base, least, thread)
+                if 0 < few < size and least == -INFINITY:
+                    # What is worse than the best few of these is not among the best of all.
+                    for j in range(size):
+                        scores[j] = heap[j].score
+                    least = threshold(scores, size, few, scores + size)
                 n_groups -= 1
                 groups[0] = groups[n_groups]
                 sift(groups, 0, n_groups)
@@ -375,9 +390,16 @@ cdef class ClusterRetriever(Retriever):
 
     cdef Py_ssize_t retrieve(self, const float *x, int32_t *out, Py_ssize_t n, Py_ssize_t most,
                              Marks *marks, uint64_t *rng, int thread) noexcept nogil:
-        cdef Py_ssize_t size = self.rank(x, thread), cell, c, t
+        cdef Py_ssize_t few = 0, size, cell, c, t
         cdef const int32_t *start
-        while size and n < most:
+        if self.compact and self.n_groups > 1:
+            few = 16 + 2 * (most - n) * self.n_cells // self.tables.n_items
+        size = self.rank(x, few, thread)
+        while n < most and (size or few):
+            if size == 0:
+                # More than a few are needed. Neurons that were taken are marked.
+                few, size = 0, self.rank(x, 0, thread)
+                continue
             cell = self.best(size, thread)
             size -= 1
             t, c = cell // self.n_cells, cell % self.n_cells

@@ -1,11 +1,12 @@
 """Row kernels and bandwidth of the machine by the clock, for the benchmarks."""
 from cython.parallel cimport prange
-from libc.stdint cimport int32_t
+from libc.math cimport INFINITY
+from libc.stdint cimport int8_t, int32_t, uint8_t
 
 from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
 from slide._kernels.simd cimport prefetch, simd
-from slide._kernels.types cimport PerThread
+from slide._kernels.types cimport Buffer, PerThread
 
 import numpy as np
 
@@ -96,6 +97,26 @@ cdef void touch(float *W, Py_ssize_t ld, const int32_t *ids, Py_ssize_t n, Py_ss
             s += row[k]
             k += LINE
     out[0] += s
+
+
+def byte_products(const uint8_t[::1] codes, int n_components, int n_threads=1, int repeats=1):
+    """Seconds of `repeats` scans of codes, of which none is kept, and the multiplications made."""
+    cdef Py_ssize_t n = codes.shape[0] // n_components // 16 * 16, i
+    if n < 16 or n_components < 8 or n_components > 1024 or n_components % 8 or n_threads < 1:
+        raise ValueError(f"{codes.shape[0]} codes of {n_components}, {n_threads} threads")
+    cdef Buffer floats = Buffer(n * sizeof(float))
+    cdef PerThread out = PerThread(n_threads, 32 * sizeof(float) + n_components)
+    cdef float *lists
+    cdef double started
+    with nogil:
+        started = omp_get_wtime()
+        for i in prange(repeats, schedule="static", num_threads=n_threads):
+            lists = <float *> out.p[omp_get_thread_num()]
+            simd.sketch_scan(<int32_t *> lists, lists + 16, &codes[0], <float *> floats.p,
+                             <float *> floats.p, 0, n, 1, <int8_t *> (lists + 32),
+                             n_components // 4, 0, 1, INFINITY, NULL, 0)
+        started = omp_get_wtime() - started
+    return started, n * n_components * repeats
 
 
 def reads(const float[::1] a, int n_threads=1):

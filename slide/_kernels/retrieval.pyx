@@ -49,6 +49,11 @@ cdef class Retriever:
         """Whether `equip` can have a strategy and bounded buckets."""
         return False
 
+    @property
+    def in_bytes(self):
+        """Whether most of a query's products are those of bytes."""
+        return False
+
     def equip(self, str strategy="vanilla", int min_collisions=1, str query="input",
               Py_ssize_t n_candidates=0, Py_ssize_t capacity=0, str overflow="reservoir",
               uint64_t seed=0):

@@ -183,7 +183,7 @@ cdef class ActiveSet:
                    int thread) noexcept nogil:
         """Shows the inputs of a thread's next n calls of `select`, and their rngs; 0: forgets
         them."""
-        if self.retriever is not None and self.inclusion is None:
+        if self.retriever is not None and self.inclusion is None and not self.retriever.by_label:
             self.retriever.look(x, ld, n, rngs, self.draws, thread)
 
     cdef Py_ssize_t select(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,

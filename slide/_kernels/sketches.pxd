@@ -33,7 +33,7 @@ cdef struct Looked:
 
 cdef class SketchRetriever(Retriever):
     cdef ClusterRetriever coarse
-    cdef Py_ssize_t dim, n_components, n_candidates
+    cdef Py_ssize_t dim, n_components, n_scored
     cdef Py_ssize_t room                # of a thread's lists
     cdef float[:, ::1] basis, functions
     cdef float[::1] mean, shift, scales, offsets

@@ -38,7 +38,7 @@ cdef class SketchRetriever(Retriever):
         if n_components < 16 or n_components & (n_components - 1):
             raise ValueError(f"{n_components} components")
         self.dim, self.n_components = dim, n_components
-        self.n_candidates = n_candidates
+        self.n_scored = n_candidates
         self._count_from(n_threads)
         self.coarse = ClusterRetriever(n_neurons, dim, 1, n_groups, cells_of_group, n_probes,
                                        n_threads)
@@ -70,6 +70,10 @@ cdef class SketchRetriever(Retriever):
         self.rows = PerThread(n_threads, BLOCK * n_components * sizeof(float))
         self.looked = PerThread(n_threads, sizeof(Looked))
         self.searches = PerThread(n_threads, BLOCK * sizeof(Search))
+
+    @property
+    def in_bytes(self):
+        return True
 
     cdef void _make_noise(self, float *noise) noexcept nogil:
         """-log(u) for NOISE equidistant u in random order, from any of which a sample may begin:
@@ -221,9 +225,9 @@ cdef class SketchRetriever(Retriever):
 
     def expect(self, Py_ssize_t most):
         # Of one cell, all queries score all neurons. Where many are wanted, lists would be long.
-        self.n_expected = most
+        self.n_expected = most = max(most, self.n_candidates)
         if self.coarse.n_groups * self.coarse.cells_of_group == 1 and (
-                8 * most <= self.tables.n_items):
+                0 < 8 * most <= self.tables.n_items):
             self.block_room = 2 * most + 1024 + CHUNK
             self.block_lists = PerThread(self.n_threads,
                                          2 * BLOCK * self.block_room * sizeof(float))
@@ -348,8 +352,8 @@ cdef class SketchRetriever(Retriever):
         simd.rows_dot(y, &self.functions[0, 0], self.functions.shape[1], NULL, self.n_components, x)
         self._quantize(s, y)
         self._start(s)
-        cells = self.coarse.rank(x, thread)
-        while cells and (s.seen < self.n_candidates or s.found < s.wanted):
+        cells = self.coarse.rank(x, 0, thread)
+        while cells and (s.seen < self.n_scored or s.found < s.wanted):
             cell = self.coarse.best(cells, thread)
             cells -= 1
             if s.found == 0:
