@@ -219,8 +219,8 @@ def phases(counts, retriever, n_outputs, n_features, batch_size, limits):
 
     The rest is the hidden layer's forward pass, losses and the input's gradient from rows that
     `dot` just read. Sketches are read once for a block of 32 samples, and with the means of many
-    cells their products are those of bytes. `shared` is the shared rows' forward pass and their part of that gradient.
-    Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes more there. What `query`
+    cells their products are those of bytes. `shared` is the shared rows' forward pass and their
+    part of that gradient. Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes more there. What `query`
     reads comes from a table of the functions' size, often out of a cache.
 
     Parameters
@@ -368,7 +368,8 @@ def main():
             ["limit", "table (MB)", *(f"{threads} threads" for threads in given.threads)],
             [[rows[0][0], rows[0][1], *(number(row[2], 1) for row in rows)] for rows in by_name],
             f"What the machine can do with rows of {4 * ld} bytes: GB/s, and billions of "
-            f"multiply-adds a second (dot_rate, byte_rate, gemm_rate); best of {given.repeats}. {where}",
+            f"multiply-adds a second (dot_rate, byte_rate, gemm_rate); best of {given.repeats}. "
+            f"{where}",
         )
     )
     for name, (x, y) in made.items():

@@ -767,8 +767,8 @@ class Auto(Sampler):
     Parameters
     ----------
     fast : bool
-        Whether small layers have the mixture, too. An epoch then takes about half of the time, and
-        ends with a little less accuracy.
+        Whether small layers have the mixture, too. An epoch then takes a tenth to a quarter less,
+        and ends with a little less accuracy.
 
     Examples
     --------

@@ -1077,7 +1077,7 @@ def test_samplers_that_do_not_fit_the_layer_are_refused(sampler, words):
 def test_auto_is_a_mixture_by_the_layers_size():
     for n in [1, 3, 4, 100, 13_043, 32_768]:
         active = sampling.get("auto").active_set(n, 9, 0, 1)
-        assert active.max_active == min(n, max(32, round(0.02 * n)))
+        assert active.max_active == min(n, max(32, min(256, round(0.02 * n))))
         assert active.draws
         assert active.n_shared == active.n_own_tail == 0
     for n in [1, 3, 4, 100, 13_043]:

@@ -101,7 +101,7 @@ cdef void touch(float *W, Py_ssize_t ld, const int32_t *ids, Py_ssize_t n, Py_ss
 
 def byte_products(const uint8_t[::1] codes, int n_components, int n_threads=1, int repeats=1):
     """Seconds of `repeats` scans of codes, of which none is kept, and the multiplications made."""
-    cdef Py_ssize_t n = codes.shape[0] // n_components // 16 * 16, i
+    cdef Py_ssize_t n = codes.shape[0] // n_components // 16 * 16, _
     if n < 16 or n_components < 8 or n_components > 1024 or n_components % 8 or n_threads < 1:
         raise ValueError(f"{codes.shape[0]} codes of {n_components}, {n_threads} threads")
     cdef Buffer floats = Buffer(n * sizeof(float))
@@ -110,7 +110,7 @@ def byte_products(const uint8_t[::1] codes, int n_components, int n_threads=1, i
     cdef double started
     with nogil:
         started = omp_get_wtime()
-        for i in prange(repeats, schedule="static", num_threads=n_threads):
+        for _ in prange(repeats, schedule="static", num_threads=n_threads):
             lists = <float *> out.p[omp_get_thread_num()]
             simd.sketch_scan(<int32_t *> lists, lists + 16, &codes[0], <float *> floats.p,
                              <float *> floats.p, 0, n, 1, <int8_t *> (lists + 32),
