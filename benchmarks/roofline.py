@@ -220,8 +220,8 @@ def phases(counts, retriever, n_outputs, n_features, batch_size, limits):
     The rest is the hidden layer's forward pass, losses and the input's gradient from rows that
     `dot` just read. Sketches are read once for a block of 32 samples, and with the means of many
     cells their products are those of bytes. `shared` is the shared rows' forward pass and their
-    part of that gradient. Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes more there. What `query`
-    reads comes from a table of the functions' size, often out of a cache.
+    part of that gradient. Rows that are shared are stepped on in `update`: 2 x 12 S ld / B bytes
+    more there. What `query` reads comes from a table of the functions' size, often out of a cache.
 
     Parameters
     ----------
