@@ -256,6 +256,29 @@ def test_draws_of_peaked_layers(peaks):
     assert abs(np.mean(sums) - weight.sum()) < SIGMAS * error + 1e-6 * weight.sum()
 
 
+@pytest.mark.parametrize("k", [100, 200])
+@pytest.mark.parametrize("gap", [4, 9])
+def test_draws_do_not_depend_on_where_a_peak_is(k, gap):
+    """One neuron has most of the probability, as the label of a network that has learned. Whether
+    it is among those whose scores say how many will be drawn (the first 16 are) or not, as many
+    others are drawn, and sums are as near to the truth."""
+    sizes, errors = [], []
+    for place in (3, 20):
+        rng = np.random.default_rng(1)
+        W = np.zeros((4000, 5), np.float32)
+        W[:, :4] = rng.standard_normal((4000, 4))
+        W[place] = [gap, 3, 0, 0, 0]
+        x = np.array([1, 0.5, -0.2, 0.3, 1], np.float32)
+        z = (W @ x).astype(np.float64)
+        weight = np.exp(z - z.max())
+        found = draws(parameters(W), W, x, k, 400)
+        sums = [(weight[ids] / pi).sum() / weight.sum() for ids, pi in found]
+        sizes.append(np.mean([len(ids) for ids, _ in found]))
+        errors.append(np.std(sums))
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+    assert errors[0] == pytest.approx(errors[1], rel=0.5)
+
+
 @pytest.mark.parametrize("correction", [None, "logq"])
 @pytest.mark.parametrize("frequent", [0, 25])
 def test_queries_find_the_same_alone_as_together(correction, frequent):

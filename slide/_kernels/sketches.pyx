@@ -399,23 +399,21 @@ cdef class SketchRetriever(Retriever):
         Nothing is drawn as if its weight were far below the mean: its score may be wrong.
         """
         cdef float *weight = s.scores
-        cdef float low, top, rest
+        cdef float low, top, total, rest
         cdef double k = s.wanted - 1, goal = (k - 2 * sqrt(k) if k >= 64 else 2 * k + 16) / every
-        cdef double cut = INFINITY
+        cdef double cut
         cdef Py_ssize_t j
-        cdef int32_t large = 0
-        top = simd.exp_shift(weight, s.found, &rest)
-        low = <float> 0.5 * rest / s.found
+        top = simd.exp_shift(weight, s.found, &total)
+        low = <float> 0.5 * total / s.found
         s.floor = top + logf(low)
         if goal >= s.found:
             return
+        find_cut(weight, s.found, goal, every, &rest)
+        low = <float> 0.5 * (rest + (total - rest) / every) / s.found
+        s.floor = top + logf(low)
         for j in range(s.found):
             weight[j] = weight[j] if weight[j] > low else low
-        # Newton's method, from above: the sum is convex in 1 / cut.
-        rest = simd.sum_below(weight, s.found, INFINITY, &large)
-        while rest > 0 and large < goal and rest / (goal - large) < cut:
-            cut = rest / (goal - large)
-            rest = simd.sum_below(weight, s.found, <float> cut, &large)
+        cut = find_cut(weight, s.found, goal, every, &rest)
         s.tau = s.least = top + logf(<float> cut)
 
     cdef Py_ssize_t _list(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t every,
@@ -462,6 +460,24 @@ cdef class SketchRetriever(Retriever):
             s.places[n], s.scores[n] = s.places[j], s.scores[j]
             n += unmarked(items[s.places[j]], s.marks)
         s.found = n
+
+
+cdef inline double find_cut(const float *weight, Py_ssize_t n, double goal, Py_ssize_t every,
+                            float *rest) noexcept nogil:
+    """The cut with which the sum of min(1, weight / cut) is the goal; *rest gets the sum of the
+    weights below it.
+
+    The n weights stand for `every` as many, but for those above the cut, which are few: the label
+    of a network that has learned is one of its kind, and whether it is in the sample must not
+    change what is drawn beside it.
+    """
+    cdef double cut = INFINITY
+    cdef int32_t large = 0
+    rest[0] = simd.sum_below(weight, n, INFINITY, &large)
+    while rest[0] > 0 and large < goal * every and rest[0] / (goal - <double> large / every) < cut:
+        cut = rest[0] / (goal - <double> large / every)
+        rest[0] = simd.sum_below(weight, n, <float> cut, &large)
+    return cut
 
 
 cdef inline bint unmarked(int32_t id, Marks *marks) noexcept nogil:
