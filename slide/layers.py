@@ -259,8 +259,7 @@ class Dense:
         if self.sampler is None:
             return None
         if self._active is None or self._active_threads < n_threads:
-            make = self.sampler.selector if self.hidden else self.sampler.active_set
-            new = make(self.units, self.n_in + 1, self._seed, n_threads)
+            new = self._new_active_set(self.sampler, n_threads)
             if self._active is not None:
                 new.set_state(self._active.get_state())
             self._active, self._active_threads = new, n_threads
@@ -269,9 +268,12 @@ class Dense:
     def set_sampler(self, sampler: sampling.Sampler) -> None:
         """Have another sampler, if it suits the layer, whose tables are yet to be built."""
         if self.built:
-            make = sampler.selector if self.hidden else sampler.active_set
-            make(self.units, self.n_in + 1, self._seed, 1)
+            self._new_active_set(sampler, 1)
         self.sampler, self._active = sampler, None
+
+    def _new_active_set(self, sampler: sampling.Sampler, n_threads: int) -> Any:
+        make = sampler.selector if self.hidden else sampler.active_set
+        return make(self.units, self.n_in + 1, self._seed, n_threads)
 
     def searcher(
         self, top_k: int, n_candidates: int | float | None, n_threads: int, sample: Any
