@@ -223,6 +223,13 @@ def test_another_sampler_continues_as_if_it_had_been_there():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_the_next_step_has_the_new_sampler():
+    model, x, y = sampled_model(sampling.LSH("clusters", max_active=1.0))
+    assert model.fit(x, y, verbose=0).history["active_fraction"] == [1.0]
+    model.set_sampler(sampling.Uniform(30, shared=False))
+    assert model.fit(x, y, verbose=0).history["active_fraction"][0] == pytest.approx(31 / 400)
+
+
 def test_samplers_that_do_not_suit():
     model, x, y = sampled_model(sampling.LSH("simhash", max_active=40), update="hogwild")
     model.fit(x, y, verbose=0)
