@@ -317,12 +317,14 @@ class Dense:
         n_weights = self.units if self.by_feature else self.n_in
         return Parameters(self._weights, slots, state, n_columns, n_weights, l2)
 
-    def settle(self, optimizer: Optimizer, now: float, learning_rate: float) -> None:
+    def settle(
+        self, optimizer: Optimizer, now: float, learning_rate: float, n_threads: int
+    ) -> None:
         """Bring all rows up to the optimizer's clock, `now`."""
         by_column = self.on_sampled and (self.hidden or self.sampler is None)
         if self._slots is not None and not by_column:
             step = optimizer.kernel()
-            step.settle(self._parameters(True), now, learning_rate, 1)
+            step.settle(self._parameters(True), now, learning_rate, n_threads)
             # Without both, an optimizer has nothing to catch up with, and no weight moved.
             if self._active is not None and step.n_slots and step.n_state:
                 self._active.weights_moved()

@@ -307,13 +307,13 @@ class Sequential:
             for layer in self.layers:
                 layer.reset_optimizer()
 
-    def _settle(self) -> None:
+    def _settle(self, n_threads: int = 1) -> None:
         """Make the steps without gradient that rows have missed; see `slide.optimizers`."""
         if not self._unsettled or self.optimizer is None:
             return
         rate = self.optimizer.learning_rate(max(0, self.step - 1))
         for layer in self.layers:
-            layer.settle(self.optimizer, float(self.step - self._first_step), rate)
+            layer.settle(self.optimizer, float(self.step - self._first_step), rate, n_threads)
         self._unsettled = False
 
     @contextmanager
@@ -613,7 +613,7 @@ class Sequential:
             raise ValueError("x gave no batch in this epoch; a generator can be gone through once")
         self._products = products
         if settle:
-            self._settle()
+            self._settle(source.n_threads)
         self.epochs_trained += 1
         assert self.optimizer is not None
         rate = self.optimizer.learning_rate(max(0, self.step - 1))

@@ -1,21 +1,9 @@
 /* Scores of short codes; included by simd_body.h for each instruction set, and once more for the
    instruction that makes the products of four pairs of bytes at a time (VNNI). */
 
-/* `keep` stores the scores z whose bits are set in `kept`, and their items, without a branch: which
-   those are cannot be predicted. It writes 16 of both, and returns how many were kept. `block`
-   returns, as bits, which scores of 16 items are above `least`. A pair of products has 16 bits:
-   2 * 127 * 127 is less than 2^15. */
+/* `block` writes the scores of 16 items, and returns, as bits, which are above `least`. A pair of
+   products has 16 bits: 2 * 127 * 127 is less than 2^15. */
 #if WIDTH == 64
-static inline ptrdiff_t FN(keep)(int32_t *item, float *score, ptrdiff_t first, __m512 z,
-                                 __mmask16 kept)
-{
-    const __m512i steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i items = _mm512_add_epi32(_mm512_set1_epi32((int32_t)first), steps);
-    _mm512_storeu_ps(score, _mm512_maskz_compress_ps(kept, z));
-    _mm512_storeu_si512(item, _mm512_maskz_compress_epi32(kept, items));
-    return __builtin_popcount(kept);
-}
-
 static inline __m512i FN(add_products)(__m512i sum, const uint8_t *codes, int32_t quad)
 {
     const __m512i c = _mm512_loadu_si512(codes), q = _mm512_set1_epi32(quad);
@@ -27,7 +15,7 @@ static inline __m512i FN(add_products)(__m512i sum, const uint8_t *codes, int32_
 #endif
 }
 
-static inline uint32_t FN(block)(__m512 *z, const uint8_t *codes, const float *scale,
+static inline uint32_t FN(block)(float *z, const uint8_t *codes, const float *scale,
                                  const float *offset, const int32_t *quads, ptrdiff_t n_quads,
                                  int32_t base, float step, float least, const float *noise,
                                  float floor)
@@ -41,32 +29,11 @@ static inline uint32_t FN(block)(__m512 *z, const uint8_t *codes, const float *s
     __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(a, b)), _mm512_set1_ps(step));
     t = _mm512_fmadd_ps(_mm512_loadu_ps(scale), t, _mm512_loadu_ps(offset));
     if (noise) t = _mm512_add_ps(_mm512_max_ps(t, _mm512_set1_ps(floor)), _mm512_loadu_ps(noise));
-    *z = t;
+    _mm512_storeu_ps(z, t);
     return _mm512_cmp_ps_mask(t, _mm512_set1_ps(least), _CMP_GT_OQ);
 }
-#define SCORES __m512
 #elif WIDTH == 32
-typedef struct {
-    __m256 low, high;
-} FN(scores);
-
-static inline ptrdiff_t FN(keep)(int32_t *item, float *score, ptrdiff_t first, FN(scores) z,
-                                 uint32_t kept)
-{
-    const uint32_t low = kept & 0xff, high = kept >> 8;
-    const ptrdiff_t n = __builtin_popcount(low);
-    const __m256i i = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)slide_set_bits[low]));
-    const __m256i j = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)slide_set_bits[high]));
-    const __m256i origin = _mm256_set1_epi32((int32_t)first);
-    _mm256_storeu_ps(score, _mm256_permutevar8x32_ps(z.low, i));
-    _mm256_storeu_ps(score + n, _mm256_permutevar8x32_ps(z.high, j));
-    _mm256_storeu_si256((__m256i *)item, _mm256_add_epi32(origin, i));
-    _mm256_storeu_si256((__m256i *)(item + n),
-                        _mm256_add_epi32(_mm256_add_epi32(origin, _mm256_set1_epi32(8)), j));
-    return n + __builtin_popcount(high);
-}
-
-static inline uint32_t FN(block)(FN(scores) *z, const uint8_t *codes, const float *scale,
+static inline uint32_t FN(block)(float *z, const uint8_t *codes, const float *scale,
                                  const float *offset, const int32_t *quads, ptrdiff_t n_quads,
                                  int32_t base, float step, float least, const float *noise,
                                  float floor)
@@ -93,30 +60,13 @@ static inline uint32_t FN(block)(FN(scores) *z, const uint8_t *codes, const floa
         t = _mm256_add_ps(_mm256_max_ps(t, floors), _mm256_loadu_ps(noise));
         u = _mm256_add_ps(_mm256_max_ps(u, floors), _mm256_loadu_ps(noise + 8));
     }
-    z->low = t;
-    z->high = u;
+    _mm256_storeu_ps(z, t);
+    _mm256_storeu_ps(z + 8, u);
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(t, leasts, _CMP_GT_OQ)) |
            (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(u, leasts, _CMP_GT_OQ)) << 8;
 }
-#define SCORES FN(scores)
 #else
-typedef struct {
-    float of[16];
-} FN(scores);
-
-static inline ptrdiff_t FN(keep)(int32_t *item, float *score, ptrdiff_t first, FN(scores) z,
-                                 uint32_t kept)
-{
-    ptrdiff_t n = 0;
-    for (int i = 0; i < 16; i++) {
-        item[n] = (int32_t)(first + i);
-        score[n] = z.of[i];
-        n += kept >> i & 1;
-    }
-    return n;
-}
-
-static inline uint32_t FN(block)(FN(scores) *z, const uint8_t *codes, const float *scale,
+static inline uint32_t FN(block)(float *z, const uint8_t *codes, const float *scale,
                                  const float *offset, const int32_t *quads, ptrdiff_t n_quads,
                                  int32_t base, float step, float least, const float *noise,
                                  float floor)
@@ -131,33 +81,55 @@ static inline uint32_t FN(block)(FN(scores) *z, const uint8_t *codes, const floa
         }
         float t = offset[i] + scale[i] * (step * (float)sum);
         if (noise) t = (t > floor ? t : floor) + noise[i];
-        z->of[i] = t;
+        z[i] = t;
         above |= (uint32_t)(t > least) << i;
     }
     return above;
 }
-#define SCORES FN(scores)
 #endif
 
+/* Scores are written for 32 blocks, and then those that are kept are taken from there. Which they
+   are cannot be predicted, but of 64 items seldom are more than two, so that two are taken in any
+   case. */
 static inline ptrdiff_t FN(scan)(int32_t *item, float *score, const uint8_t *codes,
                                  const float *scale, const float *offset, ptrdiff_t first,
                                  ptrdiff_t last, ptrdiff_t every, const int32_t *quads,
                                  ptrdiff_t n_quads, int32_t base, float step, float least,
                                  const float *noise, float floor)
 {
+    enum { AT_ONCE = 32 };
+    float z[16 * AT_ONCE];
+    uint16_t above[AT_ONCE + 3];
     ptrdiff_t n = 0;
-    for (ptrdiff_t block = first / 16; 16 * block < last; block += every) {
-        SCORES z;
-        uint32_t above =
-            FN(block)(&z, codes + 64 * n_quads * block, scale + 16 * block, offset + 16 * block,
-                      quads, n_quads, base, step, least, noise ? noise + 16 * block : 0, floor);
-        if (16 * block < first) above &= ~0u << (first - 16 * block);
-        if (16 * block + 16 > last) above &= 0xffffu >> (16 * block + 16 - last);
-        n += FN(keep)(item + n, score + n, 16 * block, z, above);
+    for (ptrdiff_t block = first / 16; 16 * block < last; block += AT_ONCE * every) {
+        const ptrdiff_t origin = 16 * block, rest = (last - origin + 16 * every - 1) / (16 * every);
+        const ptrdiff_t m = rest < AT_ONCE ? rest : AT_ONCE;
+        const uint8_t *c = codes + 64 * n_quads * block;
+        const float *a = scale + origin, *b = offset + origin, *r = noise ? noise + origin : 0;
+        for (ptrdiff_t i = 0; i < m; i++)
+            above[i] = (uint16_t)FN(block)(
+                z + 16 * i, c + 64 * n_quads * every * i, a + 16 * every * i, b + 16 * every * i,
+                quads, n_quads, base, step, least, r ? r + 16 * every * i : 0, floor);
+        above[m] = above[m + 1] = above[m + 2] = 0;
+        if (origin < first) above[0] &= (uint16_t)(0xffffu << (first - origin));
+        const ptrdiff_t over = origin + 16 * every * (m - 1) + 16 - last;
+        if (over > 0) above[m - 1] &= (uint16_t)(0xffffu >> over);
+        for (ptrdiff_t i = 0; i < m; i += 4) {
+            uint64_t left = above[i] | (uint64_t)above[i + 1] << 16 |
+                            (uint64_t)above[i + 2] << 32 | (uint64_t)above[i + 3] << 48;
+            const ptrdiff_t kept = __builtin_popcountll(left);
+            for (ptrdiff_t j = 0; j < 2 || j < kept; j++) {
+                /* A bit to find where none is left; what is written then is not counted. */
+                const int bit = __builtin_ctzll(left | 1ull << 63);
+                left &= left - 1;
+                item[n + j] = (int32_t)(origin + 16 * every * (i + bit / 16) + bit % 16);
+                score[n + j] = z[16 * i + bit];
+            }
+            n += kept;
+        }
     }
     return n;
 }
-#undef SCORES
 
 static ptrdiff_t FN(sketch_scan)(int32_t *item, float *score, const uint8_t *codes,
                                  const float *scale, const float *offset, ptrdiff_t first,
@@ -168,11 +140,14 @@ static ptrdiff_t FN(sketch_scan)(int32_t *item, float *score, const uint8_t *cod
     int32_t quads[256];
     memcpy(quads, q, (size_t)(4 * n_quads));
     /* Usual lengths have their loops unrolled, and the query in registers. */
-#define SCAN(n_quads, noise)                                                                      \
+#define SCAN(every, n_quads, noise)                                                               \
     FN(scan)(item, score, codes, scale, offset, first, last, every, quads, n_quads, base, step,   \
              least, noise, floor)
-    if (n_quads == 4) return noise ? SCAN(4, noise) : SCAN(4, 0);
-    if (n_quads == 8) return noise ? SCAN(8, noise) : SCAN(8, 0);
-    return SCAN(n_quads, noise);
+    if (noise && every == 1) {
+        if (n_quads == 4) return SCAN(1, 4, noise);
+        if (n_quads == 8) return SCAN(1, 8, noise);
+    }
+    if (n_quads == 8 && !noise) return SCAN(every, 8, 0);
+    return SCAN(every, n_quads, noise);
 #undef SCAN
 }

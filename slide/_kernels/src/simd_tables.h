@@ -20,9 +20,6 @@
 #define SLIDE_STR2(a) #a
 #define SLIDE_STR(a) SLIDE_STR2(a)
 
-/* The numbers of a byte's set bits, for shuffles; filled by `slide_simd_choose`. */
-static uint8_t slide_set_bits[256][8];
-
 #define ISA base
 #define WIDTH 16
 #include "simd_body.h"
@@ -81,9 +78,6 @@ static slide_simd_table table_vnni;
 static const slide_simd_table *slide_simd_choose(const char *name)
 {
     int any = name == NULL || name[0] == '\0';
-    for (int byte = 0; byte < 256; byte++)
-        for (int bit = 0, n = 0; bit < 8; bit++)
-            if (byte >> bit & 1) slide_set_bits[byte][n++] = (uint8_t)bit;
 #if SLIDE_X86
     __builtin_cpu_init();
     int v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
