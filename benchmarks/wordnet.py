@@ -59,6 +59,8 @@ def systems():
     return {
         "all neurons": lambda sampling, hashing: None,
         "auto: drawn by sketches": lambda sampling, hashing: "auto",
+        "LSH that chooses, 2%": lambda sampling, hashing: sampling.LSH(max_active=0.02),
+        "clusters alone, 2%": lambda sampling, hashing: sampling.LSH("clusters", max_active=0.02),
         "own uniform, 2%": lambda sampling, hashing: sampling.Uniform(0.02, shared=False),
         "clusters + frequent + own uniform": lambda sampling, hashing: frequent(
             hashing.Clusters(), sampling

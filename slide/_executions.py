@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ import scipy.sparse as sp
 if TYPE_CHECKING:
     from slide._kernels.network import Data
     from slide.models import Sequential
+
+LOOKED_AT = 256
+"""Rows of the training data on which an output layer's hash family is chosen."""
 
 EXECUTION_SECONDS = 0.25
 """With ``steps_per_execution="auto"``: how long Python waits for the kernels at a time."""
@@ -31,6 +35,7 @@ class Rows:
     def __init__(
         self,
         model: Sequential,
+        x: Any,
         data: Data,
         targets: Any,
         batch_size: int,
@@ -39,7 +44,7 @@ class Rows:
         n_threads: int,
         seed: int,
     ):
-        self.model, self.data, self.targets = model, data, targets
+        self.model, self.x, self.data, self.targets = model, x, data, targets
         self.batch_size, self.shuffle, self.seed = min(batch_size, data.n), shuffle, seed
         self.n_threads = n_threads
         self.samples = data.n
@@ -53,6 +58,12 @@ class Rows:
         for metric in self.model.metrics:
             if hasattr(metric, "prepare"):
                 metric.prepare(self.targets)
+
+    def some(self, rng: np.random.Generator) -> Any:
+        """Return rows for a look at what the model does with them."""
+        x = sliceable(self.x.tocsr()) if sp.issparse(self.x) else np.asarray(self.x)
+        n = self.data.n
+        return x[np.sort(rng.choice(n, min(n, LOOKED_AT), replace=False))]
 
     def _batches(self) -> int:
         steps = self.model.steps_per_execution
@@ -109,9 +120,23 @@ class Batches:
         self.model, self.batches, self.steps, self.n_threads = model, batches, steps, n_threads
         self.samples = None
         self._iterator: Any = None
+        self._last: deque[Any] = deque()  # features of the last batches, and in all their rows:
+        self._n_last = 0
 
     def begin(self) -> None:
         """Nothing is known before the first batch."""
+
+    def _remember(self, x: Any, n: int) -> None:
+        self._last.append((x, n))
+        self._n_last += n
+        while self._n_last - self._last[0][1] >= LOOKED_AT:
+            self._n_last -= self._last.popleft()[1]
+
+    def some(self, rng: np.random.Generator) -> Any:
+        """Return rows for a look at what the model does with them."""
+        parts = [sp.csr_array(x) for x, _ in self._last]
+        x = sliceable(sp.vstack(parts, format="csr"))
+        return x[np.sort(rng.choice(self._n_last, min(self._n_last, LOOKED_AT), replace=False))]
 
     def epoch(self) -> Iterator[Execution]:
         # An iterator goes on where the last epoch stopped; anything else starts over.
@@ -129,6 +154,7 @@ class Batches:
             data, _ = self.model._checked(x, y, weights, names)
             if data.n == 0:
                 raise ValueError(f"batch {i} of x has no rows")
+            self._remember(x, data.n)
             rates = _rates(self.model, 1)
 
             def run(data: Data = data, rates: np.ndarray = rates) -> Any:
@@ -145,6 +171,13 @@ class Batches:
                     )
 
             yield Execution(run, 1, data.n, rates)
+
+
+def sliceable(matrix: Any) -> Any:
+    """Return it with index arrays of one type: old SciPy takes no rows of what the kernels want."""
+    if not sp.issparse(matrix):
+        return matrix
+    return type(matrix)((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _rates(model: Sequential, n: int) -> np.ndarray:

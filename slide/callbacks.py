@@ -910,7 +910,7 @@ class ChooseSampler(Callback):
 
 def _describe(logs: Logs) -> str:
     """Return the logs as one line: losses and metrics, then speed and activity."""
-    own = ("samples", "samples_per_second", "active_fraction", "lr")
+    own = ("samples", "samples_per_second", "active_fraction", "lr", "time_choice")
     parts = [
         f"{name} {value:.4f}"
         for name, value in logs.items()

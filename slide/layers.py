@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from slide import _validation as check
-from slide import initializers, regularizers, sampling
+from slide import initializers, regularizers, sampling, tuning
 from slide._kernels import layers as _layers
 from slide._kernels import sparse as _sparse
 from slide._kernels.optim import Parameters
@@ -265,11 +265,24 @@ class Dense:
             self._active, self._active_threads = new, n_threads
         return self._active
 
-    def set_sampler(self, sampler: sampling.Sampler) -> None:
-        """Have another sampler, if it suits the layer, whose tables are yet to be built."""
-        if self.built:
-            self._new_active_set(sampler, 1)
-        self.sampler, self._active = sampler, None
+    def set_sampler(
+        self,
+        sampler: sampling.Sampler,
+        inputs: np.ndarray | None = None,
+        n_threads: int = 1,
+        **options: Any,
+    ) -> None:
+        """Have another sampler, if it suits the layer.
+
+        Its tables are built for padded inputs, with options of `ActiveSet.select_batch`; without,
+        they are yet to be built.
+        """
+        active = self._new_active_set(sampler, n_threads) if self.built else None
+        if inputs is not None:
+            parameters = self._parameters(False)
+            tuning.build_tables(active, parameters, inputs, n_threads=n_threads, **options)
+        self.sampler, self._active_threads = sampler, n_threads
+        self._active = None if inputs is None else active
 
     def _new_active_set(self, sampler: sampling.Sampler, n_threads: int) -> Any:
         make = sampler.selector if self.hidden else sampler.active_set

@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 from slide import _validation as check
 from slide import callbacks as callbacks_
 from slide import losses, optimizers, sampling, saving, telemetry, tuning
-from slide._executions import Batches, Rows, hold_out
+from slide._executions import Batches, Rows, hold_out, sliceable
 from slide._kernels.network import Data, Network
 from slide._threads import n_threads as _n_threads
 from slide.hashing.index import check_candidates
@@ -479,7 +479,8 @@ class Sequential:
             `multiplications`),
             ``"samples_per_second"``, ``"lr"`` and, as ``"val_..."``, what `evaluate` returns. With
             samplers also the time of their phases and the state of their tables, see
-            `slide.telemetry`.
+            `slide.telemetry`. An output layer with ``LSH()`` chooses its hash family at the end of
+            epochs, see `slide.sampling.LSH`; `verbose` prints what and why.
 
         Raises
         ------
@@ -524,6 +525,7 @@ class Sequential:
                     raise ValueError("x has no rows")
                 source = Rows(
                     self,
+                    x,
                     data,
                     targets,
                     batch_size,
@@ -547,6 +549,7 @@ class Sequential:
                 self,
                 {"epochs": epochs, "samples": source.samples, "verbose": verbose},
             )
+            tunes = not any(isinstance(c, callbacks_.ChooseSampler) for c in hooks)
             source.begin()
             self.stop_training = False
             logs: dict[str, Any] = {}
@@ -558,7 +561,10 @@ class Sequential:
                     if validation is not None:
                         scores = self._evaluate(*validation, batch_size, n_threads)
                         logs.update({f"val_{name}": value for name, value in scores.items()})
+                    told = self._choose(source, batch_size, n_threads, logs) if tunes else None
                     hooks.on_epoch_end(epoch, logs)
+                    if told and verbose:
+                        print(told)
                     if self.stop_training:
                         break
             finally:
@@ -618,6 +624,59 @@ class Sequential:
         assert self.optimizer is not None
         rate = self.optimizer.learning_rate(max(0, self.step - 1))
         return {**logs, **self._phase_logs(), "lr": rate}
+
+    def _choose(
+        self, source: Any, batch_size: int, n_threads: int, logs: dict[str, Any]
+    ) -> str | None:
+        """Let an output layer's `LSH` that chooses look whether its hash family is the right one.
+
+        Returns a line about what it chose, None if it stays; the time is put among the logs.
+        """
+        layer = self.layers[-1]
+        sampler = layer.sampler
+        if not isinstance(sampler, sampling.LSH) or not sampler.chooses:
+            return None
+        started = time.perf_counter()
+        x = source.some(np.random.default_rng([self.seed, self.step]))
+        try:
+            inputs, bias = self._output_inputs(x, n_threads)
+            choice = tuning.review(
+                sampler,
+                layer._weights[:, : layer.n_in],
+                inputs,
+                bias,
+                batch_size=batch_size,
+                n_jobs=n_threads,
+            )
+            told = None if choice is None else f"{layer.name}: {choice.reason}"
+            if choice is not None:
+                new = sampling.LSH(max_active=sampler.max_active, choice=choice)
+                if repr(sampling.parts(new, layer.units)) == repr(
+                    sampling.parts(sampler, layer.units)
+                ):
+                    layer.sampler = new  # the same, with what is known about it now
+                else:
+                    # With tables, as callbacks may ask for what is in them.
+                    layer.set_sampler(
+                        new,
+                        tuning.padded_inputs(inputs),
+                        n_threads,
+                        seed=self.seed,
+                        step=self.step,
+                    )
+                    self._network = None
+        except MemoryError as error:
+            told = f"{layer.name}: the sampler stays, {error}"
+        logs["time_choice"] = time.perf_counter() - started
+        return told
+
+    def _output_inputs(self, x: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the output layer's inputs for all rows of x, and its biases."""
+        data = Data(self._features(x))
+        with self._kernels(data, data.n, n_threads, False) as network:
+            inputs = network.output_inputs(data, self.seed, self.step)
+        layer = self.layers[-1]
+        return inputs, layer._weights[:, layer.n_in] if layer.use_bias else None
 
     def _phase_logs(self) -> dict[str, float]:
         """Return what `slide.telemetry` names, of the epoch so far."""
@@ -730,7 +789,7 @@ class Sequential:
             if data.n == 0:
                 raise ValueError("x has no rows")
             source = Rows(
-                self, data, targets, batch_size or data.n, False, None, n_threads, self.seed
+                self, x, data, targets, batch_size or data.n, False, None, n_threads, self.seed
             )
             source.begin()
             epochs = self.epochs_trained
@@ -905,15 +964,9 @@ class Sequential:
             features = check.check_features(x, self.input.n_features, "x")
             if features.shape[0] == 0:
                 raise ValueError("x has no rows")
-            data = Data(self._features(_sliceable(features)[:n]))
-            with self._kernels(data, min(n, data.n), n_threads, False) as network:
-                inputs = network.output_inputs(data, self.seed, self.step)
-            layer = self.layers[-1]
-            n_in = inputs.shape[1]
-            bias = layer._weights[:, n_in] if layer.use_bias else None
-            return tuning.choose(
-                layer._weights[:, :n_in], inputs, bias, n_queries=n, n_jobs=n_jobs, **options
-            )
+            inputs, bias = self._output_inputs(sliceable(features)[:n], n_threads)
+            weights = self.layers[-1]._weights[:, : inputs.shape[1]]
+            return tuning.choose(weights, inputs, bias, n_queries=n, n_jobs=n_jobs, **options)
 
     def set_sampler(self, sampler: Any) -> None:
         """Give the output layer another sampler; weights and the optimizer's state stay.
@@ -1026,8 +1079,8 @@ class Sequential:
                 labels = check.check_targets(y, features.shape[0], units, loss, "y")
             rng = np.random.default_rng([self.seed, self.step])
             rows = np.sort(rng.permutation(features.shape[0])[:n])
-            labels = None if labels is None else _sliceable(labels)[rows]
-            data = Data(self._features(_sliceable(features)[rows]))
+            labels = None if labels is None else sliceable(labels)[rows]
+            data = Data(self._features(sliceable(features)[rows]))
             with self._kernels(data, 256, n_threads, False) as network:
                 inputs = network.inputs(data, self.seed)
                 return telemetry.Diagnosis(
@@ -1095,13 +1148,6 @@ class Sequential:
             If it is damaged or not one of ours; the message says where.
         """
         return saving.load(cls, path)
-
-
-def _sliceable(matrix: Any) -> Any:
-    """Return it with index arrays of one type: old SciPy takes no rows of what the kernels want."""
-    if not sp.issparse(matrix):
-        return matrix
-    return type(matrix)((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _print_table(rows: list[tuple[str, ...]], print_fn: Any) -> None:

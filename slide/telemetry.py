@@ -16,9 +16,10 @@ layer's name and an underscore before if there are several:
 ================ ===============================================================================
 
 The last three are of layers with tables. Several sampled layers have an ``active_fraction`` each.
-Times are as on the clock if all threads had the same work, so their sum is at most what training
-took. Those to find and compute neurons, and with ``update="hogwild"`` to update them, come from one
-sample in 16.
+An output layer with ``LSH()`` also has ``time_choice``, in any case without its name: the seconds
+of looking for a hash family, see `slide.sampling.LSH`, on the clock. The other times are as on the
+clock if all threads had the same work, so their sum is at most what training took. Those to find
+and compute neurons, and with ``update="hogwild"`` to update them, come from one sample in 16.
 
 `slide.callbacks.Telemetry` adds the share of the largest activations that is found, and how buckets
 are filled; `Sequential.diagnose` measures that on given data, and says what to change.
@@ -26,7 +27,7 @@ are filled; `Sequential.diagnose` measures that on given data, and says what to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -132,19 +133,18 @@ def found_of_largest(
     weights: np.ndarray,
     x: np.ndarray,
     k: int,
-    indptr: np.ndarray,
-    ids: np.ndarray,
+    sets: Sequence[tuple[np.ndarray, np.ndarray]],
     without: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return for each input how many of its k largest activations are among `ids`.
+    """Return how many of each input's k largest activations are among its neurons, (n_sets, n).
 
     weights : (n_neurons, ld), the bias after the last weight
     x : (n, ld) inputs, a 1 after the last value
-    indptr, ids : row i's neurons are ``ids[indptr[i]:indptr[i + 1]]``
+    sets : pairs ``indptr, ids``, where row i's neurons are ``ids[indptr[i]:indptr[i + 1]]``
     without : neurons that do not count at all
     """
     n_rows = max(1, BLOCK_FLOATS // len(weights))
-    hits = np.zeros(len(x), np.int64)
+    hits = np.zeros((len(sets), len(x)), np.int64)
     for first in range(0, len(x), n_rows):
         z = x[first : first + n_rows] @ weights.T
         if without is not None:
@@ -152,8 +152,9 @@ def found_of_largest(
         # Neurons as large as the k-th largest are as good.
         least = np.partition(z, len(weights) - k, axis=1)[:, len(weights) - k]
         for i in range(len(z)):
-            own = ids[indptr[first + i] : indptr[first + i + 1]]
-            hits[first + i] = min(k, int((z[i, own] >= least[i]).sum()))
+            for row, (indptr, ids) in zip(hits, sets, strict=True):
+                own = ids[indptr[first + i] : indptr[first + i + 1]]
+                row[first + i] = min(k, int((z[i, own] >= least[i]).sum()))
     return hits
 
 
@@ -186,10 +187,10 @@ def measures(layer: Dense, x: np.ndarray, k: int, n_threads: int) -> dict[str, f
     active = retrieving(layer)
     k = min(k, layer.units)
     indptr, ids = _kernels.retrieved(active, layer._parameters(False), x, n_threads)
-    hits = found_of_largest(layer._weights, x, k, indptr, ids)
+    hits = found_of_largest(layer._weights, x, k, [(indptr, ids)])
     found = {"recall": float(hits.mean() / k), **loads(active)}
     if active.n_frequent and active.n_frequent + k <= layer.units:
-        hits = found_of_largest(layer._weights, x, k, indptr, ids, ids[: active.n_frequent])
+        hits = found_of_largest(layer._weights, x, k, [(indptr, ids)], ids[: active.n_frequent])
         found["table_recall"] = float(hits.mean() / k)
     return {name: found[name] for name in MEASURES if name in found}
 
@@ -361,10 +362,10 @@ def diagnose_layer(
     indptr, ids = _kernels.retrieved(active, layer._parameters(False), x, n_threads)
     counts = np.diff(indptr)
     own = counts - active.n_frequent
-    found.recall = float(found_of_largest(layer._weights, x, k, indptr, ids).mean() / k)
+    found.recall = float(found_of_largest(layer._weights, x, k, [(indptr, ids)]).mean() / k)
     if active.n_frequent and active.n_frequent + k <= layer.units:
         frequent = ids[: active.n_frequent]  # of every row the first
-        hits = found_of_largest(layer._weights, x, k, indptr, ids, frequent)
+        hits = found_of_largest(layer._weights, x, k, [(indptr, ids)], frequent)
         found.table_recall = float(hits.mean() / k)
     if labels is not None and labels.nnz:
         rows = np.repeat(np.arange(len(counts)), counts)
@@ -399,7 +400,7 @@ def diagnose_layer(
 def _random_fraction(layer: Dense) -> float:
     """Return the share of the neurons that a sampler without tables computes or keeps."""
     sampler: Any = layer.sampler
-    parts = sampler.samplers if isinstance(sampler, sampling.Mixture) else [sampler]
+    parts: list[Any] = sampling.parts(sampler, layer.units)
     if hasattr(sampler, "fraction"):
         return float(sampler.fraction)
     n = sum(part.count(layer.units) for part in parts if hasattr(part, "count"))
@@ -408,10 +409,8 @@ def _random_fraction(layer: Dense) -> float:
 
 def _lsh(layer: Dense) -> Any:
     """Return the `LSH` among a layer's samplers."""
-    sampler: Any = layer.sampler
-    if isinstance(sampler, sampling.Auto):
-        sampler = sampler.mixture(layer.units)
-    parts = getattr(sampler, "samplers", [sampler])
+    assert layer.sampler is not None
+    parts = sampling.parts(layer.sampler, layer.units)
     return next(part for part in parts if isinstance(part, sampling.LSH))
 
 

@@ -21,6 +21,10 @@ from slide.telemetry import found_of_largest
 
 __all__ = ["Choice", "Measurement", "candidates", "choose"]
 
+RECALL, FALL, MORE = 0.9, 0.1, 0.01
+"""Of the families of an `LSH` that chooses: share of the ten largest activations that is enough, by
+how much it may fall where none has it, and by how much another must find more."""
+
 
 @dataclass
 class Measurement:
@@ -90,16 +94,38 @@ class Choice:
             "measured": rows,
         }
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Choice:
+        """Return what `to_dict` was called of.
+
+        Raises
+        ------
+        ValueError
+            If it is not what `to_dict` gives.
+        """
+        try:
+            rows = [
+                Measurement(**{**row, "family": hashing.get(row["family"])})
+                for row in values["measured"]
+            ]
+            found = cls(sampling.get(values["sampler"]), str(values["reason"]), rows)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f"not a choice: {values!r}: {error!r}") from error
+        if not rows:
+            raise ValueError(f"not a choice, nothing was measured: {values!r}")
+        return found
+
 
 def candidates(n_neurons: int, n_retrieved: int) -> list[hashing.HashFamily]:
     """Return the families that `choose` compares for a layer of that size.
 
-    SimHash gets so many bits that buckets hold about an eighth of what is to be retrieved.
+    SimHash gets so many bits that buckets hold about an eighth of what is to be retrieved, with 50
+    tables or with 8 that are asked for 16 buckets each; or two bits less and 8 tables, asked for 4.
 
     Examples
     --------
-    >>> [type(family).__name__ for family in candidates(10_000, 200)]
-    ['Sketches', 'Sketches', 'Sketches', 'Clusters', 'Clusters', 'SimHash']
+    >>> [type(family).__name__ for family in candidates(10_000, 200)][2:]
+    ['Sketches', 'Clusters', 'Clusters', 'SimHash', 'SimHash', 'SimHash']
     """
     finer = max(1, n_neurons // 30)
     n_bits = min(20, max(2, round(math.log2(max(4.0, 8.0 * n_neurons / max(1, n_retrieved))))))
@@ -110,6 +136,8 @@ def candidates(n_neurons: int, n_retrieved: int) -> list[hashing.HashFamily]:
         hashing.Clusters(),
         hashing.Clusters(n_cells=finer, n_probes=16),
         hashing.SimHash(n_bits, 50),
+        hashing.SimHash(n_bits, 8, n_probes=min(16, 2**n_bits)),
+        hashing.SimHash(max(2, n_bits - 2), 8, n_probes=4),
     ]
 
 
@@ -168,7 +196,8 @@ def choose(
     TypeError, ValueError
         If an array has a wrong shape or values that are not finite, or a number is out of range.
     MemoryError
-        If a family's tables would not fit into the memory that is available.
+        If a family's tables would not fit into the memory that is available. Of `candidates`, those
+        that do not are left out, as long as one does.
 
     Examples
     --------
@@ -205,15 +234,24 @@ def choose(
             raise ValueError(f"bias must be {n_neurons} finite numbers, got shape {bias.shape}")
         rows[:, n_inputs] = bias
     picked = np.random.default_rng(seed).permutation(len(X))[:n_queries]
-    queries = aligned_zeros((len(picked), padded(n_inputs + 1)))
-    queries[:, :n_inputs] = X[picked]
-    queries[:, n_inputs] = 1
+    queries = padded_inputs(X[picked])
     none = np.zeros((n_neurons, 0), np.float32)
     parameters = Parameters(rows, none, none, n_inputs + 1, n_inputs)
-    measured = [
-        _measure(family, parameters, n_inputs, queries, most, k, batch_size, seed, n_threads)
-        for family in chosen
-    ]
+    measured: list[Measurement] = []
+    sets: list[tuple[np.ndarray, np.ndarray]] = []
+    for family in chosen:
+        try:
+            measurement, found = _measure(
+                family, parameters, n_inputs, queries, most, batch_size, seed, n_threads
+            )
+        except MemoryError:
+            if families is not None or (family is chosen[-1] and not measured):
+                raise
+            continue
+        measured.append(measurement)
+        sets.append(found)
+    for measurement, hits in zip(measured, found_of_largest(rows, queries, k, sets), strict=True):
+        measurement.recall = float(hits.mean() / k)
     enough = [m for m in measured if m.recall >= recall]
     best = min(enough, key=lambda m: m.seconds) if enough else max(measured, key=lambda m: m.recall)
     rest = sorted((m for m in measured if m is not best), key=lambda m: (-m.recall, m.seconds))
@@ -227,18 +265,43 @@ def choose(
             f"{best.family!r}: the highest recall@{k}, {best.recall:.2f}; none has {recall} with "
             f"{most} of {n_neurons:,} neurons. Retrieve more."
         )
-    return Choice(_sampler(best.family, n_neurons, most), reason, [best, *rest])
+    return Choice(sampler_with(best.family, n_neurons, most), reason, [best, *rest])
 
 
 def lsh_of(sampler: sampling.Sampler, n_neurons: int) -> sampling.LSH | None:
     """Return the part of a sampler that retrieves neurons of a layer of that size, if one does."""
-    if isinstance(sampler, sampling.Auto):
-        sampler = sampler.mixture(n_neurons)
-    parts = sampler.samplers if isinstance(sampler, sampling.Mixture) else [sampler]
+    parts = sampling.parts(sampler, n_neurons)
     return next((part for part in parts if isinstance(part, sampling.LSH)), None)
 
 
-def _sampler(family: hashing.HashFamily, n_neurons: int, most: int) -> sampling.Sampler:
+def review(
+    sampler: sampling.LSH, weights: np.ndarray, X: np.ndarray, bias: Any, **options: Any
+) -> Choice | None:
+    """Return the choice that an `LSH` that chooses should have for a layer, None if its own.
+
+    options : of `choose`
+    """
+    most = sampler.limits(len(weights))[0]
+    options = {**options, "k": min(10, most), "max_active": most, "recall": RECALL}
+    if sampler.choice is None:
+        return choose(weights, X, bias, **options)
+    was = sampler.choice.measured[0]
+    now = choose(weights, X, bias, families=[was.family], **options).measured[0]
+    # Where no family found enough, comparing them again soon would find that again.
+    if now.recall >= (RECALL if was.recall >= RECALL else was.recall - FALL):
+        return None
+    found = choose(weights, X, bias, **options)
+    best = found.measured[0]
+    fell = f"recall@{options['k']} of {now.family!r} went from {was.recall:.2f} to {now.recall:.2f}"
+    if best.recall > now.recall + MORE:
+        return Choice(found.sampler, f"{fell}; now {found.reason}", found.measured)
+    others = [m for m in found.measured if repr(m.family) != repr(now.family)]
+    reason = f"{fell}; no family finds a point more."
+    return Choice(sampler.choice.sampler, reason, [now, *others])
+
+
+def sampler_with(family: hashing.HashFamily, n_neurons: int, most: int) -> sampling.Sampler:
+    """Return the sampler that is recommended with a family, for so many neurons of a layer."""
     if family.draws and family.no_inclusion() is None and n_neurons <= ONE_CELL:
         return sampling.LSH(family, max_active=most, correction="logq")
     if most < 2 or most == n_neurons:
@@ -254,37 +317,54 @@ def _measure(
     n_inputs: int,
     queries: np.ndarray,
     most: int,
-    k: int,
     batch_size: int,
     seed: int,
     n_threads: int,
-) -> Measurement:
+) -> tuple[Measurement, tuple[np.ndarray, np.ndarray]]:
+    """Return a family's measurement, yet without its recall, and the neurons that it found."""
     n_neurons = len(parameters.weights)
     lsh = sampling.LSH(family, max_active=most)
     active = lsh.active_set(n_neurons, n_inputs + 1, seed, n_threads)
-    # Inputs can be shown to tables that exist, and families that follow the inputs build others.
-    active.select_batch(parameters, queries[:1], [[]], seed=seed, n_threads=n_threads)
-    active.retriever.show(queries)
-    active.weights_replaced()
-    began = time.perf_counter()
-    active.select_batch(parameters, queries[:1], [[]], seed=seed, n_threads=n_threads)
-    build = time.perf_counter() - began
+    build = build_tables(active, parameters, queries, seed=seed, n_threads=n_threads)
     query = math.inf
     for _ in range(3):
         began = time.perf_counter()
         indptr, ids = _kernels.retrieved(active, parameters, queries, 1, seed)
         query = min(query, (time.perf_counter() - began) / len(queries))
-    hits = found_of_largest(parameters.weights, queries, k, indptr, ids)
     every = lsh.rebuild_every or max(50, n_neurons // 256)
-    return Measurement(
+    measurement = Measurement(
         family=family,
-        recall=float(hits.mean() / k),
+        recall=math.nan,
         retrieved=float(np.diff(indptr).mean()),
         query_seconds=query,
         build_seconds=build,
         rebuild_every=every,
         seconds=query + build / (every * batch_size),
     )
+    return measurement, (indptr, ids)
+
+
+def build_tables(active: Any, parameters: Parameters, queries: np.ndarray, **options: Any) -> float:
+    """Build an active set's tables for padded inputs; return the seconds of building them once.
+
+    options : of `ActiveSet.select_batch`
+    """
+    # Inputs can be shown to tables that exist, and families that follow the inputs build others.
+    active.select_batch(parameters, queries[:1], [[]], **options)
+    active.retriever.show(queries)
+    active.weights_replaced()
+    began = time.perf_counter()
+    active.select_batch(parameters, queries[:1], [[]], **options)
+    return time.perf_counter() - began
+
+
+def padded_inputs(X: np.ndarray) -> np.ndarray:
+    """Return a layer's inputs as its kernels read them, a 1 after the last value."""
+    n_inputs = X.shape[1]
+    queries = aligned_zeros((len(X), padded(n_inputs + 1)))
+    queries[:, :n_inputs] = X
+    queries[:, n_inputs] = 1
+    return queries
 
 
 def _checked_matrix(name: str, values: Any) -> np.ndarray:

@@ -329,3 +329,388 @@ def test_a_chooser_without_anything_to_choose():
     model, x, y = sampled_model("auto")
     with pytest.raises(ValueError, match="features"):
         model.fit(x, y, verbose=0, callbacks=[slide.callbacks.ChooseSampler(x[:, :5])])
+
+
+# An LSH that chooses -------------------------------------------------------------------
+
+POOR, GOOD = hashing.SimHash(8, 1), hashing.Sketches(16)
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """Families of which one finds enough, so that times decide nothing; the calls are noted."""
+    calls = []
+
+    def two(n_neurons, n_retrieved):
+        calls.append((n_neurons, n_retrieved))
+        return [POOR, GOOD]
+
+    monkeypatch.setattr(tuning, "candidates", two)
+    return calls
+
+
+def choice_of(family, recall=1.0):
+    """Return a choice that says that a family has that recall, whatever is true."""
+    seconds = {"query_seconds": 1e-6, "build_seconds": 1e-6, "seconds": 1e-6}
+    row = tuning.Measurement(family, recall, 40.0, rebuild_every=50, **seconds)
+    return tuning.Choice(sampling.LSH(family, max_active=40), "as told", [row])
+
+
+def chosen(model):
+    return repr(model.layers[-1].sampler.hash)
+
+
+@pytest.mark.parametrize("max_active", [40, 0.1, None])
+def test_lsh_chooses_after_the_first_epoch(max_active, compared, capsys):
+    most = 64 if max_active is None else 40
+    model, x, y = sampled_model(sampling.LSH(max_active=max_active))
+    assert chosen(model) == repr(hashing.Clusters())
+    history = model.fit(x, y, verbose=2).history
+    sampler = model.layers[-1].sampler
+    assert compared == [(400, most)]
+    assert sampler.chooses
+    assert sampler.max_active == max_active
+    assert repr(sampler.choice.sampler) == repr(
+        sampling.LSH(GOOD, max_active=most, correction="logq")
+    )
+    assert chosen(model) == repr(GOOD)
+    assert all(m.retrieved <= most for m in sampler.choice.measured)
+    assert len(history["time_choice"]) == 1
+    assert 0 < history["time_choice"][0] < 60
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Sketches" in line]
+    assert lines == [f"dense_1: {sampler.choice.reason}"]
+    model.summary()
+    assert "Sketches" in capsys.readouterr().out
+    # What was chosen is what computes.
+    history = model.fit(x, y, verbose=2).history
+    assert history["active_fraction"][0] < (most + 1) / 400 + 1e-6
+    assert "Sketches" not in capsys.readouterr().out
+
+
+def test_what_finds_enough_is_not_compared_again(compared):
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    model.fit(x, y, verbose=0, n_jobs=1)
+    sampler, active = model.layers[-1].sampler, model.layers[-1]._active
+    history = model.fit(x, y, epochs=3, verbose=0, n_jobs=1).history
+    assert len(history["time_choice"]) == 3
+    assert len(compared) == 1
+    assert model.layers[-1].sampler is sampler
+    assert model.layers[-1]._active is active
+
+
+def test_what_was_there_before_stays_if_it_is_chosen(monkeypatch):
+    """The tables go on, and so does training, as if there had been no look."""
+    monkeypatch.setattr(tuning, "candidates", lambda *sizes: [hashing.Clusters()])
+    parts = [sampling.LSH("clusters", max_active=20), sampling.Uniform(20, shared=False)]
+    models = []
+    for sampler in (sampling.LSH(max_active=40), sampling.Mixture(parts)):
+        model, x, y = sampled_model(sampler)
+        model.fit(x, y, epochs=3, verbose=0)
+        models.append(model)
+    assert models[0].layers[-1].sampler.choice is not None
+    for one, other in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def still(sampler):
+    """Return a model whose weights stay as they are, with data."""
+    model, x, y = sampled_model(sampler)
+    model.compile(slide.optimizers.SGD(0.0))
+    return model, x, y
+
+
+def test_another_family_when_weights_drift(monkeypatch, capsys):
+    """Clusters find copies of a few neurons, but no longer those of random ones."""
+    cells = hashing.Clusters(n_cells=20, n_probes=1)
+    model, x, y = still(sampling.LSH(max_active=40))
+    W0, b0, W1, b1 = model.get_weights()
+    rng = np.random.default_rng(0)
+    few = rng.standard_normal((8, 8)).astype(np.float32)
+    model.set_weights([W0, b0, np.repeat(few, 50, axis=1), b1])
+    monkeypatch.setattr(tuning, "candidates", lambda *sizes: [cells])
+    model.fit(x, y, epochs=2, verbose=0)
+    before = model.layers[-1].sampler
+    assert chosen(model) == repr(cells)
+    assert before.choice.measured[0].recall >= 0.9
+    monkeypatch.setattr(tuning, "candidates", lambda *sizes: [cells, GOOD])
+    model.fit(x, y, verbose=0)
+    assert model.layers[-1].sampler is before
+    model.set_weights([W0, b0, rng.standard_normal(W1.shape), b1])
+    model.fit(x, y, verbose=1)
+    assert chosen(model) == repr(GOOD)
+    choice = model.layers[-1].sampler.choice
+    assert [repr(m.family) for m in choice.measured] == [repr(GOOD), repr(cells)]
+    assert choice.measured[1].recall < 0.85 < 0.9 <= choice.measured[0].recall
+    assert "went from" in choice.reason
+    assert f"dense_1: {choice.reason}" in capsys.readouterr().out
+
+
+def test_a_family_stays_if_none_is_better_and_is_not_compared_again(monkeypatch):
+    calls = []
+    monkeypatch.setattr(tuning, "candidates", lambda *sizes: calls.append(sizes) or [POOR])
+    model, x, y = still(sampling.LSH(max_active=40, choice=choice_of(POOR)))
+    model.fit(x, y, epochs=3, verbose=0)
+    choice = model.layers[-1].sampler.choice
+    assert len(calls) == 1
+    assert chosen(model) == repr(POOR)
+    assert choice.measured[0].recall < 0.85
+    assert "no family finds a point more" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "compares"),
+    [
+        (0.95, 0.91, False),
+        (0.95, 0.89, True),
+        (0.90, 0.89, True),
+        (0.89, 0.95, False),
+        (0.89, 0.80, False),
+        (0.89, 0.78, True),
+    ],
+)
+def test_when_families_are_compared_again(was, now, compares, monkeypatch):
+    """Below 90%; where none found that, after a fall of ten points."""
+    calls = []
+
+    def measured(*args, families=None, **options):
+        calls.append(families)
+        return choice_of(POOR, now)
+
+    monkeypatch.setattr(tuning, "choose", measured)
+    sampler = sampling.LSH(max_active=40, choice=choice_of(POOR, was))
+    found = tuning.review(sampler, np.ones((400, 3)), np.ones((5, 3)), None)
+    assert (None in calls) == compares
+    assert (found is not None) == compares
+
+
+def test_a_choice_survives_a_file_and_goes_on(compared, tmp_path):
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    checkpoint = slide.callbacks.ModelCheckpoint(tmp_path / "c.safetensors")
+    model.fit(x, y, verbose=0, callbacks=[checkpoint])
+    again = slide.load(tmp_path / "c.safetensors")
+    sampler = again.layers[-1].sampler
+    assert sampler.chooses
+    assert sampler.get_config() == model.layers[-1].sampler.get_config()
+    assert str(sampler.choice) == str(model.layers[-1].sampler.choice)
+    for one in (model, again):
+        one.fit(x, y, epochs=2, verbose=0)
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # What no longer finds enough is replaced in the loaded model, too.
+    again.set_sampler(sampling.LSH(max_active=40, choice=choice_of(POOR)))
+    again.save(tmp_path / "m.safetensors")
+    again = slide.load(tmp_path / "m.safetensors")
+    assert chosen(again) == repr(POOR)
+    again.fit(x, y, verbose=0)
+    assert chosen(again) == repr(GOOD)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_same_choice_and_weights_twice(jobs, compared):
+    results = []
+    for n_jobs in (1, jobs):
+        model, x, y = sampled_model(sampling.LSH(max_active=40))
+        model.fit(x, y, epochs=3, verbose=0, n_jobs=n_jobs)
+        results.append((model.get_weights(), model.layers[-1].sampler.choice))
+    assert [m.recall for m in results[0][1].measured] == [m.recall for m in results[1][1].measured]
+    for one, other in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "auto",
+        sampling.Auto(fast=True),
+        sampling.LSH("clusters", max_active=40),
+        sampling.LSH(max_active=40, rebuild_every=10),
+        sampling.LSH(max_active=40, min_active=5),
+        sampling.Mixture([sampling.LSH(max_active=20), sampling.Uniform(20)]),
+        sampling.Uniform(20),
+        None,
+    ],
+    ids=repr,
+)
+def test_others_do_not_choose(sampler, compared):
+    hidden = sampling.LSH(max_active=4)
+    layers = [
+        slide.Input(12, sparse=False),
+        slide.Dense(8, activation="relu", sampler=hidden),
+        slide.Dense(400, activation="softmax", sampler=sampler),
+    ]
+    model = slide.Sequential(layers)
+    model.compile()
+    x = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
+    before = repr(model.layers[-1].sampler)
+    assert "time_choice" not in model.fit(x, np.arange(300), verbose=0).history
+    assert not compared
+    assert repr(model.layers[-1].sampler) == before
+    assert model.layers[0].sampler is hidden
+    assert hidden.choice is None
+    assert hidden.get_config()["hash"] is None
+
+
+def test_without_a_family_elsewhere_it_is_clusters():
+    """In a hidden layer and in a mixture."""
+    tail = sampling.Uniform(20)
+    results = []
+    for family in (None, "clusters"):
+        layers = [
+            slide.Input(12, sparse=False),
+            slide.Dense(16, activation="relu", sampler=sampling.LSH(family, max_active=8)),
+            slide.Dense(
+                400,
+                activation="softmax",
+                sampler=sampling.Mixture([sampling.LSH(family, max_active=20), tail]),
+            ),
+        ]
+        model = slide.Sequential(layers)
+        model.compile()
+        x = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
+        model.fit(x, np.arange(300), epochs=2, verbose=0)
+        results.append(model.get_weights())
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_chooser_of_ones_own_is_enough(compared):
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    chooser = slide.callbacks.ChooseSampler(x, max_active=40, families=[GOOD])
+    history = model.fit(x, y, verbose=0, callbacks=[chooser]).history
+    assert "time_choice" not in history
+    assert not compared
+    assert len(chooser.looks) == 1
+    assert repr(model.layers[-1].sampler) == repr(chooser.looks[0]["choice"].sampler)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array, sp.coo_array, np.ndarray.tolist])
+def test_choosing_on_batches_and_rows_of_any_kind(form, compared, monkeypatch):
+    rows, review = [], tuning.review
+
+    def noting(sampler, weights, X, *others, **options):
+        rows.append(len(X))
+        return review(sampler, weights, X, *others, **options)
+
+    monkeypatch.setattr(tuning, "review", noting)
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    model.fit(form(x), y, verbose=0)
+    one = model.layers[-1].sampler.choice
+    assert chosen(model) == repr(GOOD)
+    model, _, _ = sampled_model(sampling.LSH(max_active=40))
+    batches = [(form(x[i : i + 60]), y[i : i + 60]) for i in range(0, 300, 60)]
+    model.fit(iter(batches), verbose=0)
+    assert chosen(model) == repr(GOOD)
+    other = model.layers[-1].sampler.choice
+    assert one.measured[1].recall == pytest.approx(other.measured[1].recall, abs=0.15)
+    assert rows == [256, 256]
+
+
+def test_single_batches_do_not_choose(compared):
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    model.train_on_batch(x, y)
+    model.partial_fit(x, y)
+    assert not compared
+    assert model.layers[-1].sampler.choice is None
+
+
+def test_tables_are_there_after_a_choice(compared):
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    seen = []
+
+    class Diagnosing(slide.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(self.model.diagnose(x)["dense_1"])
+
+    recorded = slide.callbacks.Telemetry()
+    model.fit(x, y, verbose=0, callbacks=[recorded, Diagnosing()])
+    assert seen[0].recall >= 0.9
+    assert "Sketches" in seen[0].sampler
+    assert seen[0].table_age == 0
+    assert recorded.records[0]["recall"] >= 0.9
+    assert recorded.records[0]["time_choice"] > 0
+    ids, _ = model.predict(x, top_k=3, exact=False)
+    assert ids.min() >= 0
+
+
+def test_few_neurons_can_find_enough(compared):
+    """Of two neurons the two largest are asked for, not ten."""
+    model, x, y = sampled_model(sampling.LSH(max_active=2))
+    model.fit(x, y, verbose=0)
+    choice = model.layers[-1].sampler.choice
+    assert "recall@2 " in choice.reason
+    assert choice.measured[0].recall > 0.5
+
+
+@pytest.mark.parametrize(("units", "max_active"), [(1, None), (3, None), (3, 1), (12, 2)])
+def test_small_layers_choose(units, max_active):
+    """Any family may win: it works with the layer above features, and with another below."""
+    for below in ([], [slide.Dense(8, activation="relu", sampler=sampling.Uniform(0.5))]):
+        output = slide.Dense(units, "softmax", sampler=sampling.LSH(max_active=max_active))
+        model = slide.Sequential([slide.Input(5, sparse=False), *below, output])
+        model.compile()
+        x = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
+        model.fit(x, np.arange(40) % units, epochs=2, verbose=0)
+        choice = output.sampler.choice
+        assert len(choice.measured) == len(tuning.candidates(units, max_active or units))
+
+
+def test_what_has_no_room_is_left_out(monkeypatch, capsys):
+    def full(*args):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(hashing.SimHash, "retriever", full)
+    W, X, b = layer()
+    families = {type(m.family) for m in tuning.choose(W, X, b).measured}
+    assert families == {hashing.Sketches, hashing.Clusters}
+    with pytest.raises(MemoryError, match="no room"):
+        tuning.choose(W, X, b, families=["clusters", "simhash"])
+    monkeypatch.setattr(tuning, "candidates", lambda *sizes: [POOR, POOR])
+    with pytest.raises(MemoryError, match="no room"):
+        tuning.choose(W, X, b)
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    sampler = model.layers[-1].sampler
+    model.fit(x, y, epochs=2, verbose=2)
+    assert model.layers[-1].sampler is sampler
+    assert capsys.readouterr().out.count("dense_1: the sampler stays, no room") == 2
+
+
+def test_candidates_differ_in_bits_tables_and_probes():
+    for sizes in ((1, 1), (10, 10), (13_043, 261), (670_091, 4096), (10**8, 1)):
+        simhash = [f for f in tuning.candidates(*sizes) if isinstance(f, hashing.SimHash)]
+        assert len({(f.n_tables, f.n_probes) for f in simhash}) == len(simhash) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"choice": 3}, TypeError, "choice must be a slide.tuning.Choice, got 3"),
+        ({"choice": {}}, ValueError, "not a choice: {}"),
+        ({"choice": {**choice_of(GOOD).to_dict(), "measured": []}}, ValueError, "nothing was meas"),
+        ({"choice": {**choice_of(GOOD).to_dict(), "measured": [{}]}}, ValueError, "not a choice"),
+        ({"choice": {**choice_of(GOOD).to_dict(), "sampler": "best"}}, ValueError, "'best'"),
+        ({"choice": choice_of(GOOD), "hash": "simhash"}, ValueError, "which does not choose"),
+        ({"choice": choice_of(GOOD), "min_active": 3}, ValueError, "which does not choose"),
+        (
+            {"choice": tuning.Choice(sampling.Uniform(3), "", choice_of(GOOD).measured)},
+            ValueError,
+            "has no family",
+        ),
+        (
+            {"choice": tuning.Choice(sampling.LSH(), "", choice_of(GOOD).measured)},
+            ValueError,
+            "has no family",
+        ),
+        ({"hash": 3}, TypeError, "hash must be"),
+    ],
+)
+def test_bad_choices(arguments, error, match):
+    with pytest.raises(error, match=match):
+        sampling.LSH(**arguments)
+
+
+def test_a_configuration_without_a_choice():
+    """As they were before there were choices."""
+    config = sampling.LSH("simhash", max_active=40).get_config()
+    del config["choice"]
+    assert sampling.LSH(**config).get_config() == {**config, "choice": None}
+    assert sampling.LSH(**sampling.LSH().get_config()).chooses
