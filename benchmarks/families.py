@@ -158,28 +158,40 @@ def train_snapshots(name, options):
             yield epoch + 1, before.kept, output(model), inputs, shown
 
 
-def measure(sampler, before, after, inputs, shown, threads, seed):
-    """Neurons found for every input, seconds of a query and of a step's maintenance."""
+def prepared(sampler, before, after, queries, shown, threads, seed, rebuilds=0):
+    """The sampler's kernel with tables brought up to the later weights, these, and the seconds of
+    maintenance a step.
+
+    rebuilds : with the weights before, at most LEARNT
+    """
     from slide._kernels.optim import Parameters
 
     n, dim = before.shape
     none = np.zeros((n, 0), np.float32)
-    weights, queries = rows(before), rows(inputs)
+    weights = rows(before)
     p = Parameters(weights, none, none, dim, dim - 1)
     active = sampler.active_set(n, dim, seed, threads)
     active.select_batch(p, queries[:1], [[]], step=0, n_threads=threads)
     # What learns has had some rebuilds before this one, with the inputs of the batches between.
     for first in range(0, len(shown), 256):
         active.retriever.show(rows(shown[first : first + 256]))
-    if isinstance(sampler.hash, Learned):
-        for step in range(1, 1 + LEARNT):
-            active.weights_moved()
-            active.select_batch(p, queries[:1], [[]], step=step * BEHIND, n_threads=threads)
+    for step in range(1, 1 + rebuilds):
+        active.weights_moved()
+        active.select_batch(p, queries[:1], [[]], step=step * BEHIND, n_threads=threads)
     built = active.seconds
     weights[:, :dim] = after
     active.weights_moved()
     active.select_batch(p, queries[:1], [[]], step=(1 + LEARNT) * BEHIND, n_threads=threads)
-    maintenance = (active.seconds - built) / BEHIND
+    return active, p, (active.seconds - built) / BEHIND
+
+
+def measure(sampler, before, after, inputs, shown, threads, seed):
+    """Neurons found for every input, seconds of a query and of a step's maintenance."""
+    queries = rows(inputs)
+    rebuilds = LEARNT if isinstance(sampler.hash, Learned) else 0
+    active, p, maintenance = prepared(
+        sampler, before, after, queries, shown, threads, seed, rebuilds
+    )
     most = active.max_active
     start = time.perf_counter()
     found = active.retriever.query(queries, most, seed, None, p)

@@ -43,6 +43,7 @@ RECALL_POINTS = 2000
 
 def systems():
     """The output layer's sampler of each system, made from slide.sampling and slide.hashing."""
+
     def frequent(hash, sampling):
         # What is recommended for larger layers, in the numbers that suit this one.
         return sampling.Mixture(
