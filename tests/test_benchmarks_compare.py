@@ -181,7 +181,7 @@ def test_every_system_has_a_worker_and_an_environment(peer):
     assert (peer.rate("wordnet") is None) == (not peer.network)
 
 
-@pytest.mark.parametrize("mode", ["auto", "published"])
+@pytest.mark.parametrize("mode", ["auto", "published", "deferred"])
 @pytest.mark.parametrize("limit", ["--epochs=2", "--steps=2"])
 def test_slide_worker_reports_what_the_tables_need(tmp_path, monkeypatch, capfd, mode, limit):
     rng = np.random.default_rng(0)
@@ -200,6 +200,36 @@ def test_slide_worker_reports_what_the_tables_need(tmp_path, monkeypatch, capfd,
     else:
         assert kinds == ["start", "setup", "speed", "end"]
         assert lines[2]["samples"] == 32
+
+
+def test_dense_adam_leaves_no_row_behind():
+    """Every row that ever had a gradient has made all steps so far, after every batch."""
+
+    class Clocks(slide.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.behind = []
+
+        def on_train_batch_end(self, batch, logs=None):
+            for layer in self.model.layers:
+                clock = layer._state[:, 0]
+                self.behind.append(int(((clock > 0) & (clock != batch + 1)).sum()))
+
+    rng = np.random.default_rng(0)
+    x = sp.random(64, 30, 0.05, "csr", np.float32, random_state=0)
+    y = rng.integers(200, size=64)
+
+    def behind(callbacks):
+        output = slide.Dense(200, "softmax", sampler=slide.sampling.Uniform(10, shared=False))
+        model = slide.Sequential([slide.Input(30), slide.Dense(8, "relu"), output])
+        model.compile("adam", "categorical_crossentropy", steps_per_execution=1)
+        clocks = Clocks()
+        model.fit(x, y, batch_size=8, verbose=0, n_jobs=1, callbacks=[*callbacks, clocks])
+        assert len(clocks.behind) == 16
+        return sum(clocks.behind)
+
+    assert behind([slide_network.DenseAdam(1)]) == 0
+    assert behind([]) > 0
 
 
 def test_published_active_set():

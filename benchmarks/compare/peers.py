@@ -86,6 +86,14 @@ PEERS = [
         every_neuron=True,
         rates=RATES,
     ),
+    Peer(
+        "as published, deferred Adam",
+        "slide_network.py",
+        "slide",
+        ("--mode=deferred",),
+        every_neuron=True,
+        rates=RATES,
+    ),
 ]
 
 BY_NAME = {peer.name: peer for peer in PEERS}
