@@ -71,6 +71,7 @@ PEERS = [
         wide=False,
         rates=RATES,
     ),
+    Peer("slide, 1,000 shared", "slide_network.py", "slide", ("--mode=shared",), rates=RATES),
     _torch(REFERENCE, "torch_full.py", "--loss=log-softmax", every_neuron=True),
     _torch("torch dense, one-vs-all", "torch_full.py", "--loss=binary", every_neuron=True),
     _torch("torch sampled, uniform", "torch_sampled.py", "--proposal=uniform"),

@@ -2,6 +2,8 @@
 
 - ``--mode auto``: the default sampler of an output layer.
 - ``--mode fast``: the mixture that wider layers have by default.
+- ``--mode shared``: 150 retrieved neurons of every sample's own and 1,000 random ones that the
+  samples of a batch share, as the negatives of sampled softmax.
 - ``--mode one-vs-all``: the same with a sigmoid per label.
 - ``--mode published``: the algorithm of Chen et al. (MLSys 2020) and its code, step by step. The
   active neurons of a sample are its labels, the union of the buckets of its hidden activations in
@@ -61,6 +63,10 @@ def build(options, n_features, n_labels):
         sampler, biases = published_sampler(n_labels), options.biases or "zeros"
     else:
         sampler = slide.sampling.Auto(fast=options.mode != "auto")
+        if options.mode == "shared":
+            few, shared = min(150, n_labels // 4), min(FILL, n_labels // 2)
+            retrieved = sampling.LSH("clusters", max_active=max(1, few))
+            sampler = sampling.Mixture([retrieved, sampling.Uniform(max(1, shared))])
         biases = options.biases or "label_log_odds"
     activation, loss = "softmax", "categorical_crossentropy"
     if options.mode == "one-vs-all":
