@@ -108,6 +108,11 @@ class Choice:
                 Measurement(**{**row, "family": hashing.get(row["family"])})
                 for row in values["measured"]
             ]
+            for row in rows:
+                check.check_finite_float("recall", row.recall, at_least=0.0, at_most=1.0)
+                for name in ("retrieved", "query_seconds", "build_seconds", "seconds"):
+                    check.check_finite_float(name, getattr(row, name), at_least=0.0)
+                check.check_positive_int("rebuild_every", row.rebuild_every)
             found = cls(sampling.get(values["sampler"]), str(values["reason"]), rows)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"not a choice: {values!r}: {error!r}") from error

@@ -688,6 +688,9 @@ def test_candidates_differ_in_bits_tables_and_probes():
         ({"choice": {**choice_of(GOOD).to_dict(), "measured": []}}, ValueError, "nothing was meas"),
         ({"choice": {**choice_of(GOOD).to_dict(), "measured": [{}]}}, ValueError, "not a choice"),
         ({"choice": {**choice_of(GOOD).to_dict(), "sampler": "best"}}, ValueError, "'best'"),
+        ({"choice": choice_of(GOOD, "all").to_dict()}, ValueError, "not a choice"),
+        ({"choice": choice_of(GOOD, 1.5).to_dict()}, ValueError, "not a choice.*1.5"),
+        ({"choice": choice_of(GOOD, float("nan")).to_dict()}, ValueError, "not a choice"),
         ({"choice": choice_of(GOOD), "hash": "simhash"}, ValueError, "which does not choose"),
         ({"choice": choice_of(GOOD), "min_active": 3}, ValueError, "which does not choose"),
         (
