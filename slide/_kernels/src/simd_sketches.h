@@ -147,7 +147,10 @@ static ptrdiff_t FN(sketch_scan)(int32_t *item, float *score, const uint8_t *cod
         if (n_quads == 4) return SCAN(1, 4, noise);
         if (n_quads == 8) return SCAN(1, 8, noise);
     }
-    if (n_quads == 8 && !noise) return SCAN(every, 8, 0);
+    if (!noise) {
+        if (n_quads == 4) return SCAN(every, 4, 0);
+        if (n_quads == 8) return SCAN(every, 8, 0);
+    }
     return SCAN(every, n_quads, noise);
 #undef SCAN
 }
