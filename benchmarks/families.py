@@ -287,23 +287,29 @@ def summary(text):
     return _common.markdown_table(["family: strategy", *columns], rows, title)
 
 
-def main():
+def snapshot_options(about, epochs, threads):
+    """A parser with what `snapshots` and the queries on them need."""
     options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--sets", nargs="+", default=["wordnet"], help="or folders of --data")
     options.add_argument("--data", default=".", help="folder of XMC sets, train and test.txt.gz")
     options.add_argument("--snapshots", help="folder of weights, read or written")
-    options.add_argument("--epochs", type=int, nargs="+", default=[1])
+    options.add_argument("--epochs", type=int, nargs="+", default=epochs)
+    options.add_argument("--queries", type=int, default=1000)
+    options.add_argument("--hidden", type=int, default=128)
+    options.add_argument("--batch-size", type=int, default=256)
+    options.add_argument("--threads", type=int, default=threads)
+    options.add_argument("--markdown", help="file for the tables")
+    return options
+
+
+def main():
+    options = snapshot_options(__doc__, [1], _common.cpu_count())
     options.add_argument("--train", type=int, default=0, metavar="N", help="P@1 after N epochs")
     options.add_argument("--only", default="", metavar="REGEX", help="of family: strategy")
     options.add_argument("--share", type=float, default=0.02, help="of the neurons, at most")
-    options.add_argument("--queries", type=int, default=1000)
     options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--hidden", type=int, default=128)
-    options.add_argument("--batch-size", type=int, default=256)
-    options.add_argument("--threads", type=int, default=_common.cpu_count())
-    options.add_argument("--markdown", help="file for the tables")
     options = options.parse_args()
     tables = [
         table(name, *snapshot, options)

@@ -12,7 +12,6 @@ begin with here. Nothing is ranked by exact activations: a family whose candidat
 many as stay active, has the recall that is shown here at c times the share.
 """
 
-import argparse
 import copy
 import functools
 import json
@@ -396,25 +395,14 @@ def results_of(records):
 
 
 def main():
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--sets", nargs="+", default=["wordnet"], help="or folders of --data")
-    options.add_argument("--data", default=".", help="folder of XMC sets, train and test.txt.gz")
-    options.add_argument("--snapshots", help="folder of weights, read or written")
-    options.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 5, 10])
+    options = families.snapshot_options(__doc__, [1, 2, 5, 10], 1)
     options.add_argument(
         "--only", nargs="+", default=(), metavar="FAMILY", help="names' beginnings"
     )
-    options.add_argument("--queries", type=int, default=1000)
-    options.add_argument("--hidden", type=int, default=128)
-    options.add_argument("--batch-size", type=int, default=256)
-    options.add_argument("--threads", type=int, default=1, help="of the training")
     options.add_argument("--out", help="file for all results as JSON lines")
     options.add_argument(
         "--redraw", action="store_true", help="tables and figure again from the lines of --out"
     )
-    options.add_argument("--markdown", help="file for the tables")
     options.add_argument("--figure", help="file for the figure, .svg or .png")
     options = options.parse_args()
     if options.redraw:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from slide import _validation as check
-from slide import telemetry, tuning
+from slide import sampling, telemetry, tuning
 
 __all__ = [
     "CSVLogger",
@@ -855,7 +855,7 @@ class ChooseSampler(Callback):
         layer = self.model.layers[-1]
         if layer.sampler is None:
             raise ValueError(f"{layer!r} computes all neurons: there is no sampler to choose")
-        part = tuning.lsh_of(layer.sampler, layer.units)
+        part = sampling.lsh_of(layer.sampler, layer.units)
         now, choice = None, None
         if part is not None:
             most = part.limits(layer.units)[0]

@@ -336,8 +336,7 @@ class LSH(Sampler):
             choice = tuning.Choice.from_dict(choice)
         if not isinstance(choice, tuning.Choice):
             raise TypeError(f"choice must be a slide.tuning.Choice, got {choice!r}")
-        found = parts(choice.sampler, 1)
-        family = next((part for part in found if isinstance(part, LSH)), None)
+        family = lsh_of(choice.sampler, 1)
         if family is None or getattr(choice.sampler, "chooses", False):
             raise ValueError(f"choice={choice!r} has no family")
         self.hash, self.choice = family.hash, choice
@@ -896,6 +895,11 @@ def parts(sampler: Sampler, n_neurons: int) -> list[Sampler]:
     if isinstance(sampler, Auto):
         sampler = sampler.mixture(n_neurons)
     return sampler.samplers if isinstance(sampler, Mixture) else [sampler]
+
+
+def lsh_of(sampler: Sampler, n_neurons: int) -> LSH | None:
+    """Return the part of a sampler that retrieves neurons of a layer of that size, if one does."""
+    return next((part for part in parts(sampler, n_neurons) if isinstance(part, LSH)), None)
 
 
 def _checked_count(n: Any, name: str = "n") -> int | float:

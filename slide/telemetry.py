@@ -373,7 +373,8 @@ def diagnose_layer(
         hit = np.isin(keys + labels.indices, rows * layer.units + ids)
         found.label_recall = float(hit.mean())
     if layer.hidden:
-        part = _lsh(layer)
+        assert layer.sampler is not None
+        part: Any = sampling.lsh_of(layer.sampler, layer.units)
         fraction = 0.05 if part.max_active is None else part.max_active
         kept = sampling._hidden_count(part, "max_active", fraction, layer.units)
         computed = np.minimum(kept, np.maximum(own, active.min_active))
@@ -407,18 +408,12 @@ def _random_fraction(layer: Dense) -> float:
     return min(1.0, n / layer.units)
 
 
-def _lsh(layer: Dense) -> Any:
-    """Return the `LSH` among a layer's samplers."""
-    assert layer.sampler is not None
-    parts = sampling.parts(layer.sampler, layer.units)
-    return next(part for part in parts if isinstance(part, sampling.LSH))
-
-
 def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
     assert d.candidates is not None
     assert d.budget is not None
     assert d.drift is not None
-    part = _lsh(layer)
+    assert layer.sampler is not None
+    part: Any = sampling.lsh_of(layer.sampler, layer.units)
     ranks = isinstance(part.hash, hashing.Sketches)
     partition = hasattr(part.hash, "n_cells")
     budget = "candidates" if layer.hidden else "max_active"

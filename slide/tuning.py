@@ -273,12 +273,6 @@ def choose(
     return Choice(sampler_with(best.family, n_neurons, most), reason, [best, *rest])
 
 
-def lsh_of(sampler: sampling.Sampler, n_neurons: int) -> sampling.LSH | None:
-    """Return the part of a sampler that retrieves neurons of a layer of that size, if one does."""
-    parts = sampling.parts(sampler, n_neurons)
-    return next((part for part in parts if isinstance(part, sampling.LSH)), None)
-
-
 def review(
     sampler: sampling.LSH, weights: np.ndarray, X: np.ndarray, bias: Any, **options: Any
 ) -> Choice | None:

@@ -58,16 +58,15 @@ class DenseAdam(slide.callbacks.Callback):
 
 def build(options, n_features, n_labels):
     """The compiled network."""
-    published = options.mode in ("published", "deferred")
-    if published:
+    biases = options.biases or "label_log_odds"
+    if options.mode in ("published", "deferred"):
         sampler, biases = published_sampler(n_labels), options.biases or "zeros"
+    elif options.mode == "shared":
+        few, shared = min(150, max(1, n_labels // 4)), min(FILL, max(1, n_labels // 2))
+        retrieved = sampling.LSH("clusters", max_active=few)
+        sampler = sampling.Mixture([retrieved, sampling.Uniform(shared)])
     else:
-        sampler = slide.sampling.Auto(fast=options.mode != "auto")
-        if options.mode == "shared":
-            few, shared = min(150, n_labels // 4), min(FILL, n_labels // 2)
-            retrieved = sampling.LSH("clusters", max_active=max(1, few))
-            sampler = sampling.Mixture([retrieved, sampling.Uniform(max(1, shared))])
-        biases = options.biases or "label_log_odds"
+        sampler = sampling.Auto(fast=options.mode != "auto")
     activation, loss = "softmax", "categorical_crossentropy"
     if options.mode == "one-vs-all":
         activation, loss = "sigmoid", "binary_crossentropy"
