@@ -160,6 +160,12 @@ class Adam(Optimizer):
         In [0, 1); `beta_2` above 0 and at least ``beta_1 ** 2``.
     epsilon : float
         Above 0.
+    moments : {"float32", "bfloat16"}
+        How m and v are kept. ``"bfloat16"``: in half the memory, rounded at random to one of the
+        two neighbouring numbers so that they are exact on average (stochastic rounding; Gupta et
+        al., ICML 2015). Rounded to the nearest, v would stay where it is: a step changes it by
+        less than half the distance of two numbers. Layers whose weights and moments do not fit
+        the caches are faster for it.
     """
 
     def __init__(
@@ -168,6 +174,7 @@ class Adam(Optimizer):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        moments: str = "float32",
     ):
         self.learning_rate = schedules.get(learning_rate)
         self.beta_1 = check.check_finite_float("beta_1", beta_1, at_least=0.0, below=1.0)
@@ -176,9 +183,10 @@ class Adam(Optimizer):
             # The steps without gradient would grow: v would be forgotten before m.
             raise ValueError(f"beta_1={beta_1} is more than the square root of beta_2={beta_2}")
         self.epsilon = check.check_finite_float("epsilon", epsilon, at_least=1e-30, at_most=1e30)
+        self.moments = check.check_in("moments", moments, ("float32", "bfloat16"))
 
     def kernel(self) -> Any:
-        return _optim.Adam(self.beta_1, self.beta_2, self.epsilon)
+        return _optim.Adam(self.beta_1, self.beta_2, self.epsilon, self.moments == "bfloat16")
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -186,6 +194,7 @@ class Adam(Optimizer):
             "beta_1": self.beta_1,
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
+            "moments": self.moments,
         }
 
 

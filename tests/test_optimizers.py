@@ -273,6 +273,69 @@ def test_rows_are_settled_at_the_end_of_an_epoch(name):
     assert abs(found[1, 0] - start) > 3 * first_move
 
 
+def moments_of(layer):
+    """m and v of every feature, as float32 numbers that end in 16 zero bits."""
+    words = layer._slots[:-1].view(np.uint32)  # the last row would be the biases
+    return (words << np.uint32(16)).view(np.float32), (words & np.uint32(0xFFFF0000)).view(
+        np.float32
+    )
+
+
+def same_gradient_for_all(n_rows, n_steps, **arguments):
+    """The layer of a model whose rows, one a feature, all have the gradients g_1, g_2, ... of its
+    outputs; and these."""
+    rng = np.random.default_rng(0)
+    model = sparse_input_model(n_rows, 4, use_bias=False)
+    model.compile(Adam(1e-3, **arguments), "mean_squared_error")
+    x = sp.csr_array(np.ones((1, n_rows), np.float32))
+    gradients = []
+    for _ in range(n_steps):
+        y = 1e3 + rng.normal(size=(1, 4)).astype(np.float32)
+        gradients.append((model.predict(x)[0] - y[0]) * (2 / 4))
+        model.train_on_batch(x, y, n_jobs=2)
+    return model.layers[0], np.array(gradients, float)
+
+
+def test_bfloat16_moments_are_neighbours_of_the_exact_ones_which_are_their_mean():
+    layer, [g] = same_gradient_for_all(20_000, 1, moments="bfloat16")
+    for found, exact in zip(moments_of(layer), (0.1 * g, 0.001 * g**2), strict=True):
+        assert not found[:, 4:].any()
+        for column, value in zip(found[:, :4].T.astype(float), exact, strict=True):
+            gap = 2.0 ** (np.floor(np.log2(abs(value))) - 7)
+            low = np.floor(value / gap) * gap
+            np.testing.assert_array_equal(np.unique(column), [low, low + gap])
+            # 4.5 standard deviations of the mean of 20,000
+            chance = (value - low) / gap
+            error = 4.5 * gap * np.sqrt(chance * (1 - chance) / len(column))
+            assert abs(column.mean() - value) < error + 1e-5 * abs(value)
+
+
+def test_bfloat16_moments_follow_for_many_steps():
+    """Rounded to the nearest, v would stop: its steps become smaller than half a gap."""
+    n_steps = 1500
+    layer, gradients = same_gradient_for_all(500, n_steps, moments="bfloat16")
+    m, v = (part[:, :4].astype(float).mean(axis=0) for part in moments_of(layer))
+    ages = np.arange(n_steps)[::-1, None]
+    np.testing.assert_allclose(m, (0.1 * 0.9**ages * gradients).sum(axis=0), rtol=0.002)
+    np.testing.assert_allclose(v, (0.001 * 0.999**ages * gradients**2).sum(axis=0), rtol=0.01)
+
+
+@pytest.mark.parametrize("update", ["batch", "hogwild"])
+def test_bfloat16_moments_move_weights_like_float32(update):
+    """With gaps between a row's steps; 60 moves of a few per cent of error each."""
+    batches = list(batches_with_gaps(60, 12, 40))
+    moves = []
+    for moments, n_jobs in (("float32", 1), ("bfloat16", 1), ("bfloat16", 2)):
+        model = sparse_input_model(12, 40)
+        start = np.vstack(model.get_weights())
+        model.compile(Adam(0.02, moments=moments), "mean_squared_error", update=update)
+        model.fit(batches, verbose=0, n_jobs=n_jobs if update == "batch" else 1)
+        moves.append(np.vstack(model.get_weights()) - start)
+    np.testing.assert_array_equal(moves[1], moves[2])
+    distance = np.linalg.norm(moves[1] - moves[0], axis=1) / np.linalg.norm(moves[0], axis=1)
+    assert 0 < distance.max() < 0.02
+
+
 def test_compile_starts_the_optimizer_anew_and_keeps_weights():
     batches = list(batches_with_gaps(20, 8, 5))
     model = sparse_input_model(8, 5)
@@ -315,6 +378,7 @@ def test_step_sizes_of_adam_do_not_depend_on_the_gradient_scale():
         (lambda: Adam(beta_1=0.0, beta_2=0.0), "beta_2"),
         (lambda: Adam(beta_1=0.9, beta_2=0.8), "beta_1=0.9 .* beta_2=0.8"),
         (lambda: Adam(epsilon=float("inf")), "epsilon"),
+        (lambda: Adam(moments="float16"), "moments .*'float16'"),
         (lambda: slide.optimizers.get("adamax"), "adamax"),
         (lambda: slide.optimizers.get(3), "optimizer"),
     ],
@@ -324,9 +388,10 @@ def test_bad_arguments_are_named(make, words):
         make()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, "adam_bfloat16"])
 def test_configurations_come_back(name):
-    optimizer = CASES[name][0](slide.schedules.ExponentialDecay(0.1, 100, 0.5))
+    make = CASES[name][0] if name in CASES else lambda lr: Adam(lr, moments="bfloat16")
+    optimizer = make(slide.schedules.ExponentialDecay(0.1, 100, 0.5))
     again = slide.optimizers.get(slide.optimizers.serialize(optimizer))
     assert type(again) is type(optimizer)
     assert again.get_config() == optimizer.get_config()

@@ -25,6 +25,7 @@ OPTIMIZERS = {
     "adagrad_momentum": lambda: Adagrad(0.1, momentum=0.7),
     "rowwise": lambda: Adagrad(0.1, rowwise=True),
     "adam": lambda: Adam(0.01),
+    "adam_bfloat16": lambda: Adam(0.01, moments="bfloat16"),
     "schedule": lambda: Adam(slide.schedules.ExponentialDecay(0.01, 5, 0.5)),
 }
 

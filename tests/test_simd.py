@@ -68,6 +68,13 @@ for name, (optimizer, activation, loss, sampler) in cases.items():
     arrays[name + ".scores"] = model.predict(x)
     for i, w in enumerate(model.get_weights()):
         arrays[f"{name}.{i}"] = w
+# One feature and one sample at a time: nothing is summed, so that moments are rounded alike.
+model = slide.Sequential([slide.Input(5, sparse=True), slide.Dense(19)])
+model.compile(optimizers.Adam(0.01, moments="bfloat16"), "mean_squared_error")
+for feature in rng.integers(0, 5, 200):
+    one = sp.csr_array(([0.7], ([0], [feature])), (1, 5), dtype=np.float32)
+    model.train_on_batch(one, rng.normal(size=(1, 19)))
+arrays["bfloat16"] = np.vstack(model.get_weights())
 families = (
     hashing.SimHash(6, 8),
     hashing.SimHash(6, 8, "sparse"),

@@ -30,6 +30,7 @@ cdef class Optimizer:
     cdef void step(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
     cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
+    cdef void advance_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
 
 
 cdef class ColumnStep:

@@ -3,8 +3,10 @@ cimport cython
 from cpython.object cimport PyObject
 from cython.parallel cimport prange
 from libc.math cimport pow, sqrt
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from slide._kernels.random cimport stream
 from slide._kernels.simd cimport AdamStep, lowest_bit, prefetch, simd
 from slide._kernels.types cimport BLOCK, Buffer, PerThread, padded
 
@@ -50,8 +52,7 @@ cdef class Optimizer:
         """Adds the penalty to g and steps; g is scratch afterwards."""
         if p.l2 != 0:
             simd.axpy(g, p.w + row * p.ld, p.n_weights, 2 * p.l2)
-        self.skip_row(p, row, lr)
-        self.step_row(p, row, g, lr)
+        self.advance_row(p, row, g, lr)
         if p.dirty != NULL and not p.dirty[row]:    # written once: neighbours share the line
             p.dirty[row] = 1
 
@@ -61,6 +62,11 @@ cdef class Optimizer:
 
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
         pass
+
+    cdef void advance_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
+        """Both."""
+        self.skip_row(p, row, lr)
+        self.step_row(p, row, g, lr)
 
     def settle(self, Parameters p, double now, float lr, int n_threads):
         """Brings all rows up to the clock."""
@@ -148,10 +154,12 @@ cdef class Adam(Optimizer):
     # Of short gaps: the sum of the missed moves over the first, and both decays.
     cdef double[GAPS] sums
     cdef float[GAPS] decay1, decay2
+    cdef bint rounded               # both moments in bfloat16, side by side in one slot
 
-    def __cinit__(self, double beta_1, double beta_2, double epsilon):
+    def __cinit__(self, double beta_1, double beta_2, double epsilon, bint rounded=False):
         cdef int gap
-        self.n_slots, self.n_state = 2, 1
+        self.rounded = rounded
+        self.n_slots, self.n_state = 1 if rounded else 2, 1
         self.b1, self.b2, self.eps = beta_1, beta_2, epsilon
         self.ratio = beta_1 / sqrt(beta_2) if beta_2 > 0 else 0
         for gap in range(GAPS):
@@ -181,27 +189,42 @@ cdef class Adam(Optimizer):
             self.skip_eps = <float> (self.eps * root)
 
     cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil:
-        cdef double gap = self.now - p.r[row]
-        cdef int i = <int> gap
-        cdef float *slots = p.s + row * 2 * p.ld
-        if gap <= 0 or p.r[row] == 0:
-            return
-        if gap < GAPS:
-            simd.adam_skip(p.w + row * p.ld, slots, slots + p.ld, p.ld,
-                           <float> (lr * self.sums[i] * self.skip_rate), self.skip_eps,
-                           self.decay1[i], self.decay2[i], self.next.most)
-        else:
-            simd.adam_skip(p.w + row * p.ld, slots, slots + p.ld, p.ld,
-                           <float> (lr * self._sum(gap) * self.skip_rate), self.skip_eps,
-                           <float> pow(self.b1, gap), <float> pow(self.b2, gap),
-                           self.next.most)
+        self._move(p, row, NULL, lr, True)
 
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
-        cdef float *slots = p.s + row * 2 * p.ld
+        self._move(p, row, g, lr, False)
+
+    cdef void advance_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
+        self._move(p, row, g, lr, True)
+
+    cdef void _move(self, Parameters p, Py_ssize_t row, const float *g, float lr,
+                    bint skips) noexcept nogil:
+        """In one pass: the missed steps, if `skips`, and the step along g, if it is not NULL."""
         cdef AdamStep s = self.next
+        cdef double gap = self.now - p.r[row]
+        cdef int i = <int> gap
+        cdef float *w = p.w + row * p.ld
+        cdef float *slots = p.s + row * self.n_slots * p.ld
         s.rate *= lr
-        p.r[row] = <float> (self.now + 1)
-        simd.adam(p.w + row * p.ld, slots, slots + p.ld, g, p.ld, s)
+        s.behind = skips and gap > 0 and p.r[row] != 0
+        if not s.behind and g == NULL:
+            return
+        if s.behind:
+            s.skip_eps = self.skip_eps
+            if gap < GAPS:
+                s.skip_rate = <float> (lr * self.sums[i] * self.skip_rate)
+                s.decay1, s.decay2 = self.decay1[i], self.decay2[i]
+            else:
+                s.skip_rate = <float> (lr * self._sum(gap) * self.skip_rate)
+                s.decay1, s.decay2 = <float> pow(self.b1, gap), <float> pow(self.b2, gap)
+        if g != NULL:
+            p.r[row] = <float> (self.now + 1)
+        if self.rounded:
+            # In hogwild mode a row has several steps at one time; its weights tell them apart.
+            simd.adam_bfloat16(w, <uint32_t *> slots, g, p.ld, &s, <uint32_t> stream(
+                <uint64_t> self.now, <uint64_t> row, (<uint32_t *> w)[0]))
+        else:
+            simd.adam(w, slots, slots + p.ld, g, p.ld, &s)
 
 
 @cython.final
@@ -304,7 +327,7 @@ cdef class RowUpdate:
         # where most rows are touched, longer runs of them stream through memory. Parts
         # must be many enough to balance and few enough that their write heads stay in cache.
         self.log_run = LOG_LINE if capacity < params.n_rows else LOG_RUN
-        self.log_parts = 4 if params.n_rows < 4096 else 8
+        self.log_parts = 4 if params.n_rows < 4096 else 6
         self.n_parts = 1 << self.log_parts
         self.max_rows = ((params.n_rows >> (self.log_run + self.log_parts)) + 1) << self.log_run
         self.n_blocks = (batch_size + BLOCK - 1) // BLOCK

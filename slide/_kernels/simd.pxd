@@ -1,5 +1,5 @@
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int8_t, int32_t, uint8_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "simd.h" nogil:
     float MASKED "SLIDE_MASKED"
@@ -9,6 +9,8 @@ cdef extern from "simd.h" nogil:
 
     ctypedef struct AdamStep "slide_adam_step":
         float rate, eps, beta1, beta2, rest1, rest2, most
+        int behind
+        float skip_rate, skip_eps, decay1, decay2
 
     ctypedef struct SimdTable "slide_simd_table":
         const char *name
@@ -58,10 +60,10 @@ cdef extern from "simd.h" nogil:
                         float eps) noexcept nogil
         void (*adagrad_momentum)(float *w, float *acc, float *v, const float *g, ptrdiff_t n,
                                  float lr, float eps, float mu) noexcept nogil
-        void (*adam_skip)(float *w, float *m, float *v, ptrdiff_t n, float rate, float eps,
-                          float decay1, float decay2, float most) noexcept nogil
         void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n,
-                     AdamStep s) noexcept nogil
+                     const AdamStep *step) noexcept nogil
+        void (*adam_bfloat16)(float *w, uint32_t *moments, const float *g, ptrdiff_t n,
+                              const AdamStep *step, uint32_t seed) noexcept nogil
 
     void prefetch "slide_prefetch"(const float *p, ptrdiff_t n)
     int lowest_bit "__builtin_ctzll"(uint64_t bits)

@@ -18,7 +18,7 @@ import numpy as np
 cdef enum:
     SAMPLE = 4096       # rows that a round of learning looks at
     CHUNK = 512         # neurons that are scored at a time; the lists need room for 16 more
-    TILE = 2048         # neurons that all queries of a look score before the next ones
+    TILE = 512          # neurons that all queries of a look score before the next ones
     NOISE = 1 << 16      # numbers that random draws take turns with, a multiple of CHUNK
 
 

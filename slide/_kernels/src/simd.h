@@ -21,6 +21,10 @@ typedef struct {
     float rate, eps, beta1, beta2;
     float rest1, rest2;                 /* 1 - beta, rounded from double */
     float most;                         /* what |m| / sqrt(v) cannot exceed */
+    /* Missed steps, with gradient 0, come first: w -= skip_rate * m / (sqrt(v) + skip_eps);
+       m *= decay1; v *= decay2. */
+    int behind;
+    float skip_rate, skip_eps, decay1, decay2;
 } slide_adam_step;
 
 typedef struct {
@@ -84,10 +88,13 @@ typedef struct {
     void (*adagrad)(float *w, float *acc, const float *g, ptrdiff_t n, float lr, float eps);
     void (*adagrad_momentum)(float *w, float *acc, float *v, const float *g, ptrdiff_t n, float lr,
                              float eps, float mu);
-    /* d steps without a gradient: w -= rate * m / (sqrt(v) + eps); m *= decay1; v *= decay2 */
-    void (*adam_skip)(float *w, float *m, float *v, ptrdiff_t n, float rate, float eps,
-                      float decay1, float decay2, float most);
-    void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n, slide_adam_step s);
+    /* g == NULL: only the missed steps. */
+    void (*adam)(float *w, float *m, float *v, const float *g, ptrdiff_t n,
+                 const slide_adam_step *step);
+    /* Both moments as bfloat16 in one word, m in the lower half, rounded to a neighbour at random:
+       up with the probability that makes the mean exact. */
+    void (*adam_bfloat16)(float *w, uint32_t *moments, const float *g, ptrdiff_t n,
+                          const slide_adam_step *step, uint32_t seed);
 } slide_simd_table;
 
 /* Into the second-level cache (locality 2): it has more misses under way than the first, which many

@@ -563,26 +563,73 @@ static inline float FN(clamp)(float x, float most)
     return x > -most ? x : -most;
 }
 
-static void FN(adam_skip)(float *restrict w, float *restrict m, float *restrict v, ptrdiff_t n,
-                          float rate, float eps, float decay1, float decay2, float most)
+/* One weight's missed steps and its step, of which a loop has either or both. */
+static inline __attribute__((always_inline)) void FN(adam_weight)(
+    float *w, float *m, float *v, const float *g, const slide_adam_step *s, int behind)
 {
-    for (ptrdiff_t i = 0; i < n; i++) {
-        w[i] -= rate * FN(clamp)(m[i] / (sqrtf(v[i]) + eps), most);
-        m[i] *= decay1;
-        v[i] *= decay2;
+    if (behind) {
+        *w -= s->skip_rate * FN(clamp)(*m / (sqrtf(*v) + s->skip_eps), s->most);
+        *m *= s->decay1;
+        *v *= s->decay2;
+    }
+    if (g) {
+        *m = s->beta1 * *m + s->rest1 * *g;
+        *v = s->beta2 * *v + s->rest2 * *g * *g;
+        *w -= s->rate * FN(clamp)(*m / (sqrtf(*v) + s->eps), s->most);
     }
 }
 
 static void FN(adam)(float *restrict w, float *restrict m, float *restrict v,
-                     const float *restrict g, ptrdiff_t n, slide_adam_step s)
+                     const float *restrict g, ptrdiff_t n, const slide_adam_step *step)
 {
-    for (ptrdiff_t i = 0; i < n; i++) {
-        float mi = s.beta1 * m[i] + s.rest1 * g[i];
-        float vj = s.beta2 * v[i] + s.rest2 * g[i] * g[i];
-        m[i] = mi;
-        v[i] = vj;
-        w[i] -= s.rate * FN(clamp)(mi / (sqrtf(vj) + s.eps), s.most);
+    const slide_adam_step s = *step;
+#define LOOP(g, behind)                                                                           \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                           \
+        float wi = w[i], mi = m[i], vj = v[i];                                                    \
+        FN(adam_weight)(&wi, &mi, &vj, g, &s, behind);                                            \
+        w[i] = wi;                                                                                \
+        m[i] = mi;                                                                                \
+        v[i] = vj;                                                                                \
     }
+    if (!g) LOOP(0, 1)
+    else if (s.behind) LOOP(g + i, 1)
+    else LOOP(g + i, 0)
+#undef LOOP
+}
+
+static inline float FN(of_bits)(uint32_t bits)
+{
+    union { uint32_t u; float f; } x = {bits};
+    return x.f;
+}
+
+static inline uint32_t FN(bits_of)(float value)
+{
+    union { float f; uint32_t u; } x = {value};
+    return x.u;
+}
+
+static void FN(adam_bfloat16)(float *restrict w, uint32_t *restrict moments,
+                              const float *restrict g, ptrdiff_t n, const slide_adam_step *step,
+                              uint32_t seed)
+{
+    const slide_adam_step s = *step;
+#define LOOP(g, behind)                                                                           \
+    for (ptrdiff_t i = 0; i < n; i++) {                                                           \
+        float wi = w[i];                                                                          \
+        float mi = FN(of_bits)(moments[i] << 16), vj = FN(of_bits)(moments[i] & 0xffff0000u);     \
+        uint32_t r = seed + (uint32_t)i * 0x9e3779b9u;      /* one to one in the seed */          \
+        r = (r ^ r >> 16) * 0x85ebca6bu;                                                          \
+        r ^= r >> 13;                                                                             \
+        FN(adam_weight)(&wi, &mi, &vj, g, &s, behind);                                            \
+        w[i] = wi;                                                                                \
+        moments[i] = ((FN(bits_of)(vj) + (r >> 16)) & 0xffff0000u) |                              \
+                     (FN(bits_of)(mi) + (r & 0xffffu)) >> 16;                                     \
+    }
+    if (!g) LOOP(0, 1)
+    else if (s.behind) LOOP(g + i, 1)
+    else LOOP(g + i, 0)
+#undef LOOP
 }
 
 #include "simd_sketches.h"
@@ -594,7 +641,7 @@ static const slide_simd_table FN(table) = {
     FN(exp_shift),
     FN(scale),      FN(shift),
     FN(axpy),       FN(sigmoid),  FN(tanh),      FN(sgd),         FN(momentum),
-    FN(adagrad),    FN(adagrad_momentum),        FN(adam_skip),   FN(adam),
+    FN(adagrad),    FN(adagrad_momentum),        FN(adam),        FN(adam_bfloat16),
 };
 
 #undef LANES
