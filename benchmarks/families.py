@@ -171,17 +171,17 @@ def prepared(sampler, before, after, queries, shown, threads, seed, rebuilds=0):
     weights = rows(before)
     p = Parameters(weights, none, none, dim, dim - 1)
     active = sampler.active_set(n, dim, seed, threads)
-    active.select_batch(p, queries[:1], [[]], step=0, n_threads=threads)
+    active.select_batch(p, queries[:1], [[]], seed, 0, threads)
     # What learns has had some rebuilds before this one, with the inputs of the batches between.
     for first in range(0, len(shown), 256):
         active.retriever.show(rows(shown[first : first + 256]))
     for step in range(1, 1 + rebuilds):
         active.weights_moved()
-        active.select_batch(p, queries[:1], [[]], step=step * BEHIND, n_threads=threads)
+        active.select_batch(p, queries[:1], [[]], seed, step * BEHIND, threads)
     built = active.seconds
     weights[:, :dim] = after
     active.weights_moved()
-    active.select_batch(p, queries[:1], [[]], step=(1 + LEARNT) * BEHIND, n_threads=threads)
+    active.select_batch(p, queries[:1], [[]], seed, (1 + LEARNT) * BEHIND, threads)
     return active, p, (active.seconds - built) / BEHIND
 
 

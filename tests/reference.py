@@ -357,3 +357,43 @@ def spherical_assignment(points, centres):
     """Return, for every point, the centre of the largest cosine; the first of equals."""
     directions = centres / np.linalg.norm(centres, axis=1, keepdims=True)
     return np.argmax(np.asarray(points, np.float64) @ directions.T, axis=1)
+
+
+def bounded_assignment(points, centres, room):
+    """Return, for every point, a centre, none of which gets more points than its room.
+
+    Those nearest to a centre stay with it, the first of equals; the others, nearest first, go to
+    the best of the centres that have room left.
+    """
+    points, room = np.asarray(points, np.float64), np.array(room)
+    scores = points @ np.asarray(centres, np.float64).T
+    found = scores.argmax(axis=1)
+    cosines = scores.max(axis=1) / np.linalg.norm(points, axis=1)
+    order, surplus = np.argsort(-cosines, kind="stable"), []
+    for i in order:
+        if room[found[i]] > 0:
+            room[found[i]] -= 1
+        else:
+            surplus.append(i)
+    for i in surplus:
+        found[i] = np.argmax(np.where(room > 0, scores[i], -np.inf))
+        room[found[i]] -= 1
+    return found
+
+
+def balanced_cells(points, groups, cells, capacity, kept):
+    """Return the cell of every point; kept : of those that stay where they are, -1 for others.
+
+    cells : of all groups, as many of each
+    """
+    kept, m = np.asarray(kept), len(cells) // len(groups)
+    found, new = kept.copy(), np.flatnonzero(kept < 0)
+    in_cell = np.bincount(kept[kept >= 0], minlength=len(cells))
+    room = capacity - in_cell.reshape(-1, m)
+    group = np.zeros(len(new), int)
+    if len(groups) > 1:
+        group = bounded_assignment(points[new], groups, room.sum(axis=1))
+    for g in range(len(groups)):
+        of = new[group == g]
+        found[of] = g * m + bounded_assignment(points[of], cells[g * m : (g + 1) * m], room[g])
+    return found

@@ -11,6 +11,7 @@ if not FOLDER.is_dir():
     pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
 
 sys.path[:0] = [str(FOLDER)]
+import balance  # noqa: E402
 import frontier  # noqa: E402
 import to_docs  # noqa: E402
 
@@ -82,6 +83,17 @@ def test_settings_are_shown_for_queries_that_did_not_choose_them(snapshot):
     grid = frontier.grids(snapshot.n)["SimHash"][:4]
     points = list(watched.searched(grid))
     assert {one.setting for one in points} == asked["rest"] < asked["search"]
+
+
+def test_balance_has_a_row_for_every_bound(snapshot):
+    rows = list(balance.rows("random", 1, snapshot, 2))
+    assert [row[1] for row in rows] == ["none", "2", "1.5", "1.25", "1"]
+    for row in rows[1:]:
+        assert float(row[2]) <= float(row[1])  # 2,000 neurons in 20 cells: nothing is rounded up
+    assert rows[-1][2:4] == ["1.00", "0.00"]
+    assert float(rows[0][2]) > 1
+    recalls = [float(cell.split(" ±")[0]) for row in rows for cell in row[4:8]]
+    assert all(0 < recall <= 1 for recall in recalls)
 
 
 def test_figure(snapshot, tmp_path):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import reference
 
 import slide
 from slide import rebuilds, sampling
@@ -13,7 +14,8 @@ from slide.hashing import DWTA, E2LSH, Clusters, SimHash
 
 DIM = 9
 CODED = [SimHash(4, 3), SimHash(9, 2, "rademacher"), DWTA(2, 3, 3)]
-GROUPED = [Clusters(6), Clusters(7, 2), Clusters(12, 2, 3, 3)]
+BALANCED = [Clusters(7, 2, max_load=1.0), Clusters(12, 2, 3, 3, max_load=1.2)]
+GROUPED = [Clusters(6), Clusters(7, 2), Clusters(12, 2, 3, 3), *BALANCED]
 PROJECTED = [SimHash(4, 3, n_probes=3), SimHash(3, 4, transform="sign_alsh"), E2LSH(2, 3)]
 
 
@@ -357,6 +359,12 @@ def test_a_round_of_clusters_is_an_iteration_of_k_means(family, every):
             old = {name: a.copy() for name, a in arrays.items()}
             before = places(active)
             wanted = nearest(active, w)[:, t]
+            if family.max_load:
+                near = wanted
+                centroids = (old[name][t, :, :DIM] for name in ("group_centroids", "centroids"))
+                capacity = family.capacity(n)
+                wanted = reference.balanced_cells(w, *centroids, capacity, np.full(n, -1))
+                assert np.bincount(wanted).max() <= capacity < np.bincount(near).max()
             for done in range(steps):
                 step += 1
                 maintain(active, p, step)

@@ -311,3 +311,25 @@ def test_spherical_assignment_ignores_norms(n_centres, width):
     if width > 1:  # with one dimension all cosines are 1 or -1, and rounding decides
         np.testing.assert_array_equal(cells, scaled)
     np.testing.assert_allclose(cosines[np.arange(7), cells], cosines.max(axis=1))
+
+
+def test_bounded_assignment_by_hand():
+    centres = np.eye(2)
+    points = np.array([[3.0, 1.0], [1.0, 0.0], [2.0, 1.0], [1.0, 3.0]])
+    cells = ref.bounded_assignment
+    assert cells(points, centres, [4, 4]).tolist() == [0, 0, 0, 1]
+    assert cells(points, centres, [2, 2]).tolist() == [0, 0, 1, 1]
+    assert cells(points, centres, [1, 3]).tolist() == [1, 0, 1, 1]
+    assert cells(points, centres, [4, 0]).tolist() == [0, 0, 0, 0]
+    assert cells(np.ones((4, 2)), centres, [2, 2]).tolist() == [0, 0, 1, 1]
+
+
+def test_balanced_cells_by_hand():
+    groups, cells = np.eye(2), np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
+    points = np.array([[3.0, 1.0], [3.0, -1.0], [2.0, 1.0], [1.0, -3.0], [4.0, 1.0]])
+    # The fourth is the least like the first group, and of the second's cells most like the last;
+    # the fifth is the least like the first cell.
+    assert ref.balanced_cells(points, groups, cells, 2, [-1] * 5).tolist() == [0, 1, 0, 3, 1]
+    assert ref.balanced_cells(points, groups, cells, 5, [-1] * 5).tolist() == [0, 1, 0, 1, 0]
+    kept = [-1, 0, -1, -1, 0]
+    assert ref.balanced_cells(points, groups, cells, 2, kept).tolist() == [1, 0, 1, 3, 0]

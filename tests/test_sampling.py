@@ -17,6 +17,7 @@ from strategies import seeds
 
 import slide
 from slide import hashing, sampling
+from slide._kernels.clusters import ClusterRetriever
 from slide._kernels.optim import Parameters
 from slide._memory import aligned_zeros, padded
 
@@ -488,12 +489,136 @@ def test_cells_beyond_the_best_few(most):
         assert len(np.intersect1d(ids[:40], best)) >= 15
 
 
+def uneven_layer(n, dim=9):
+    """Half of the neurons are alike, so that k-means puts far too many into some cells."""
+    rng = np.random.default_rng(4)
+    w = rng.standard_normal((n, dim))
+    w[::2, 0] += 6
+    return parameters(w * rng.uniform(0.5, 2, (n, 1)))
+
+
+def balanced(active, t, w, capacity, kept):
+    arrays = active.retriever.arrays
+    groups, cells = (arrays[name][t, :, : w.shape[1]] for name in ("group_centroids", "centroids"))
+    return reference.balanced_cells(w, groups, cells, capacity, kept)
+
+
+@pytest.mark.parametrize("max_load", [1.0, 1.3])
+@pytest.mark.parametrize("n", [480, 501])
+@pytest.mark.parametrize(("n_cells", "n_groups"), LAYOUTS)
+def test_balanced_cells_hold_no_more_than_their_share(n_cells, n_groups, n, max_load):
+    p = uneven_layer(n)
+    w = np.asarray(p.weights)[:, :9]
+    family = hashing.Clusters(n_cells, 3, n_groups, max_load=max_load)
+    capacity = family.capacity(n)
+    n_cells = math.prod(family.layout(n))
+    assert capacity == math.ceil(max_load * n / n_cells)
+    active = active_set(sampling.LSH(family, max_active=50, rebuild_every=10), p)
+    select_one(active, p, np.ones(9), seed=5)
+    rng = np.random.default_rng(3)
+    kept = np.full((3, n), -1)
+    for step in range(10, 50, 10):
+        cells = cells_of(active)
+        for t in range(3):
+            assert np.bincount(cells[t]).max() <= capacity
+            np.testing.assert_array_equal(cells[t], balanced(active, t, w, capacity, kept[t]))
+        assert_means(active, np.asarray(p.weights), n_groups)
+        # Neurons that nobody marks stay, and changed ones take the places that these leave.
+        marked = rng.permutation(n)[: n // 2]
+        w[marked] = w[rng.permutation(marked)] + 0.1 * rng.standard_normal((len(marked), 9))
+        with_dirty(active, marked)
+        kept = cells
+        kept[:, marked] = -1
+        select_one(active, p, np.ones(9), step=step)
+    assert active.n_rebuilds == 4
+
+
+def test_neurons_leave_their_nearest_cell_only_if_it_is_full():
+    p = uneven_layer(600)
+    w = np.asarray(p.weights)[:, :9].astype(float)
+    active = active_set(sampling.LSH(hashing.Clusters(12, max_load=1.5), 50), p)
+    select_one(active, p, np.ones(9))
+    (cells,), centroids = cells_of(active), active.retriever.arrays["centroids"][0, :, :9]
+    scores = w @ centroids.T
+    nearest, count = scores.argmax(axis=1), np.bincount(cells, minlength=12)
+    assert count.max() == 75 < np.bincount(nearest).max()
+    cosines = scores / np.linalg.norm(w, axis=1, keepdims=True)
+    for i in np.flatnonzero(cells != nearest):
+        full = np.flatnonzero(scores[i] > scores[i, cells[i]])
+        assert (count[full] == 75).all()
+        stay = (cells == nearest) & (nearest == nearest[i])
+        assert stay.sum() == 75
+        assert cosines[stay, nearest[i]].min() > cosines[i, nearest[i]]
+
+
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("n_groups", [1, 3])
+def test_equal_neurons_fill_one_cell_after_the_other(n_groups, value):
+    p = parameters(np.full((70, 4), value))
+    family = hashing.Clusters(12, 2, n_groups, max_load=1.0)
+    active = active_set(sampling.LSH(family, 70), p)
+    select_one(active, p, np.ones(4))
+    np.testing.assert_array_equal(cells_of(active), [np.arange(70) // 6] * 2)
+
+
+@pytest.mark.parametrize("n_groups", [1, 5])
+def test_new_functions_keep_the_balance(n_groups):
+    p = uneven_layer(400)
+    w = np.asarray(p.weights)[:, :9]
+    family = hashing.Clusters(20, 2, n_groups, max_load=1.2)
+    active = active_set(sampling.LSH(family, 50, rebuild_every=1, new_functions_every=1), p)
+    seen = []
+    for step in range(3):
+        select_one(active, p, np.ones(9), step=step)
+        seen.append(cells_of(active))
+        for t in range(2):
+            wanted = balanced(active, t, w, 24, np.full(400, -1))
+            np.testing.assert_array_equal(seen[-1][t], wanted)
+            assert np.bincount(wanted).max() == 24
+    assert (seen[0] != seen[1]).any()
+
+
+def test_without_a_bound_and_with_one_that_is_far_cells_are_the_same():
+    states = []
+    for max_load in (None, 1e300):
+        p = uneven_layer(500)
+        family = hashing.Clusters(12, 2, 3, max_load=max_load)
+        active = active_set(sampling.LSH(family, 50, rebuild_every=1), p)
+        for step in range(3):
+            select_one(active, p, np.ones(9), step=step)
+            with_dirty(active, np.arange(0, 500, 3))
+        states.append(active.get_state())
+    assert np.diff(states[0]["tables.starts"]).max() > 2 * 500 / 12
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name])
+
+
+def test_more_neurons_than_places_are_refused():
+    with pytest.raises(ValueError, match="4 cells of 2 neurons for 9"):
+        ClusterRetriever(9, 5, 1, 2, 2, 1, 1, 2)
+
+
+def test_balance_survives_weights_that_are_not_finite():
+    weights = np.ones((90, 4))
+    weights[::3], weights[1::3, 2] = np.nan, np.inf
+    p = parameters(weights)
+    for n_groups in (1, 3):
+        family = hashing.Clusters(9, 2, n_groups, max_load=1.0)
+        active = active_set(sampling.LSH(family, 9, rebuild_every=1), p)
+        for step in range(3):
+            select_one(active, p, np.ones(4), step=step)
+            for cells in cells_of(active):
+                assert np.bincount(cells).tolist() == [10] * 9
+
+
+@pytest.mark.parametrize("max_load", [None, 1.0])
 @pytest.mark.parametrize("n_groups", [1, 6])
-def test_clusters_are_the_same_with_any_number_of_threads(n_groups):
+def test_clusters_are_the_same_with_any_number_of_threads(n_groups, max_load):
     states = []
     for n_threads in (1, 2, 3):
         p = random_layer(0, 1000)
-        sampler = sampling.LSH(hashing.Clusters(30, 3, n_groups), max_active=20, rebuild_every=5)
+        family = hashing.Clusters(30, 3, n_groups, max_load=max_load)
+        sampler = sampling.LSH(family, max_active=20, rebuild_every=5)
         active = active_set(sampler, p, n_threads=n_threads)
         select_one(active, p, np.ones(9), n_threads=n_threads)
         np.asarray(p.weights)[:300, :9] *= -1
@@ -522,6 +647,7 @@ def test_tables_are_the_same_with_any_number_of_threads(family):
             np.testing.assert_array_equal(array, state[name])
 
 
+@pytest.mark.parametrize("max_load", [None, 1.0])
 @pytest.mark.parametrize("n_groups", [1, 3])
 @pytest.mark.parametrize(
     "weights",
@@ -537,14 +663,16 @@ def test_tables_are_the_same_with_any_number_of_threads(family):
         pytest.param(np.full((9, 4), 1e18), id="huge"),
     ],
 )
-def test_clusters_of_odd_layers(weights, n_groups):
+def test_clusters_of_odd_layers(weights, n_groups, max_load):
     n = len(weights)
     p = parameters(weights)
-    sampler = sampling.LSH(hashing.Clusters(20, 2, n_groups), max_active=n, rebuild_every=1)
+    family = hashing.Clusters(20, 2, n_groups, max_load=max_load)
+    sampler = sampling.LSH(family, max_active=n, rebuild_every=1)
     active = active_set(sampler, p)
     for step in range(4):
         _, _, ids, _ = select_one(active, p, [1.0, 2.0, 3.0, 1.0], step=step)
-        cells_of(active)
+        largest = max(np.bincount(cells).max() for cells in cells_of(active))
+        assert max_load is None or largest == -(-n // math.prod(family.layout(n)))
         assert len(np.unique(ids)) == len(ids)
         if n_groups == 1:  # all cells are looked at: nobody is lost, and empty ones do no harm
             assert sorted(ids) == list(range(n))

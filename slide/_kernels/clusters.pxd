@@ -10,8 +10,14 @@ cdef struct Cell:
     int32_t cell            # table * n_cells + cell
 
 
+cdef struct Member:
+    float similarity        # cosine with the centroid of the cell, or of the group
+    int32_t row, place      # place: in the list of rows that are assigned
+
+
 cdef class ClusterRetriever(Retriever):
     cdef Py_ssize_t dim
+    cdef Py_ssize_t capacity            # most neurons of a cell; 0: any number
     cdef int n_groups, n_cells          # a table; cells = n_groups * cells of a group
     cdef int cells_of_group, n_probes
     cdef float[:, :, ::1] centroids, means, group_centroids, group_means
@@ -24,6 +30,7 @@ cdef class ClusterRetriever(Retriever):
     cdef float *steps
     cdef float *biases
     cdef PerThread queries, listed
+    cdef Buffer room_buffer, member_buffer, choice_buffer   # of a bounded assignment
     cdef void _norms(self, Parameters p, int n_threads) noexcept nogil
     cdef void _seed(self, Parameters p, float *centroid, Py_ssize_t row) noexcept nogil
     cdef void _sum(self, Parameters p, float *out, const int32_t *ids, Py_ssize_t n,
@@ -39,6 +46,12 @@ cdef class ClusterRetriever(Retriever):
     cdef void _encode(self, int t, Py_ssize_t cell) noexcept nogil
     cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
                       int n_threads) noexcept nogil
+    cdef void _bound(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n, uint64_t *codes,
+                     int n_threads) noexcept nogil
+    cdef void _compare(self, Parameters p, int t, Py_ssize_t row, uint64_t code, bint groups,
+                       float *similarity, int thread) noexcept nogil
+    cdef void _balance(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
+                       uint64_t *codes, bint groups, int n_threads) noexcept nogil
     cdef void _settle(self, Parameters p, float *centroid, float *mean, const int32_t *ids,
                       Py_ssize_t n, uint64_t rng, int thread) noexcept nogil
     cdef Py_ssize_t _push(self, Cell *heap, Py_ssize_t n, const float *scores, int t,

@@ -3,6 +3,7 @@ cimport cython
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport qsort
 from libc.string cimport memset
 
 from slide._kernels.openmp cimport omp_get_thread_num
@@ -19,6 +20,7 @@ import numpy as np
 cdef enum:
     MANY = 1024         # cells beyond which bytes stand for their means
     LONGEST = 1024      # vectors that have codes
+    AT_ONCE = 64        # neurons that are scored before they choose among cells with room
 
 
 cdef inline void sift(Cell *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
@@ -47,15 +49,35 @@ cdef inline float inverse_norm(Parameters p, Py_ssize_t row) noexcept nogil:
     return 1 / <float> sqrt(simd.sumsq(p.w + row * p.ld, p.ld) + 1e-30)
 
 
+cdef int compare_members(const void *a, const void *b) noexcept nogil:
+    """The most similar first; of equals, the first row."""
+    cdef const Member *x = <const Member *> a
+    cdef const Member *y = <const Member *> b
+    if x.similarity != y.similarity:
+        return -1 if x.similarity > y.similarity else 1
+    return (x.row > y.row) - (x.row < y.row)
+
+
+cdef inline Py_ssize_t best_with_room(const float *scores, const Py_ssize_t *room,
+                                      Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j, best = -1
+    for j in range(n):
+        if room[j] > 0 and (best < 0 or scores[j] > scores[best]):
+            best = j
+    return best
+
+
 @cython.final
 cdef class ClusterRetriever(Retriever):
     """Cells of a spherical k-means partition of the neurons' directions, best mean first.
 
     With more than one group the partition has two levels: a neuron goes to the nearest group and
     to the nearest of that group's cells, and a query looks into the cells of its best groups.
+
+    capacity : most neurons of a cell; 0: any number
     """
     def __cinit__(self, Py_ssize_t n_neurons, Py_ssize_t dim, int n_tables, int n_groups,
-                  int cells_of_group, int n_probes, int n_threads):
+                  int cells_of_group, int n_probes, int n_threads, Py_ssize_t capacity=0):
         cdef int n_cells = n_groups * cells_of_group
         cdef Py_ssize_t ld = padded(dim)
         self.dim = dim
@@ -79,6 +101,13 @@ cdef class ClusterRetriever(Retriever):
         self.heaps = PerThread(n_threads, 2 * most * sizeof(Cell))
         self.coefs = PerThread(n_threads, n_neurons * sizeof(float))
         self.roll_units = 2 * n_neurons
+        self.capacity = capacity
+        if capacity:
+            if capacity * n_cells < n_neurons:
+                raise ValueError(f"{n_cells} cells of {capacity} neurons for {n_neurons}")
+            self.room_buffer = Buffer(n_cells * sizeof(Py_ssize_t))
+            self.member_buffer = Buffer(n_neurons * sizeof(Member))
+            self.choice_buffer = Buffer(AT_ONCE * max(n_groups, cells_of_group) * sizeof(float))
         self.compact = n_tables * n_cells > MANY and ld <= LONGEST
         if self.compact:
             self.codes_of_means = Buffer((n_tables * n_cells + 15) // 16 * 16 * ld)
@@ -234,8 +263,92 @@ cdef class ClusterRetriever(Retriever):
             self._cell(p, t, ids[i] if ids != NULL else i, codes + i, omp_get_thread_num())
         for i in range(n):
             moved[ids[i] if ids != NULL else i] = 1
+        self._bound(p, t, ids, n, codes, n_threads)
         self.tables.insert(t, ids, codes, 1, n, moved, 0)
         memset(moved, 0, p.n_rows)
+
+    cdef void _bound(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n, uint64_t *codes,
+                     int n_threads) noexcept nogil:
+        """Changes the codes, nearest cells of the rows ids (NULL: all), where cells are bounded."""
+        if self.capacity:
+            if self.n_groups > 1:
+                self._balance(p, t, ids, n, codes, True, n_threads)
+            self._balance(p, t, ids, n, codes, False, n_threads)
+
+    cdef void _compare(self, Parameters p, int t, Py_ssize_t row, uint64_t code, bint groups,
+                       float *similarity, int thread) noexcept nogil:
+        cdef const float *centroid = &self.centroids[t, code, 0]
+        if groups:
+            centroid = &self.group_centroids[t, code // self.cells_of_group, 0]
+        self.count(thread, 2 * self.dim)
+        simd.rows_dot(similarity, centroid, p.ld, NULL, 1, p.w + row * p.ld)
+        similarity[0] *= inverse_norm(p, row)
+        if not similarity[0] > -2:
+            similarity[0] = -2              # NaN has no place in an order
+
+    cdef void _balance(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
+                       uint64_t *codes, bint groups, int n_threads) noexcept nogil:
+        """Bounds the groups, or the cells among which each neuron of a group may choose.
+
+        Of those that are too many for their nearest cell, the most similar to its centroid stay.
+        The others, most similar first, go to the nearest cell with room. There always is one: the
+        cells have room for all neurons, and those of a group that was bounded for its own. Rows
+        that are not assigned keep their places.
+        """
+        cdef const int32_t *start = self.tables.starts[t]
+        cdef const int32_t *placed = self.tables.ids[t]
+        cdef const uint8_t *moved = <const uint8_t *> self.moved_buffer.p
+        cdef Py_ssize_t *room = <Py_ssize_t *> self.room_buffer.p   # below 0: so many too many
+        cdef Member *members = <Member *> self.member_buffer.p
+        cdef float *scores = <float *> self.choice_buffer.p
+        cdef Py_ssize_t m = self.cells_of_group, width = m if groups else 1
+        cdef Py_ssize_t n_choices = self.n_groups if groups else m
+        cdef Py_ssize_t c, i, j, first, count, n_members = 0, surplus
+        for c in range(self.n_cells // width):
+            room[c] = self.capacity * width
+            if ids != NULL:
+                for j in range(start[c * width], start[(c + 1) * width]):
+                    room[c] -= not moved[placed[j]]
+        for i in range(n):
+            room[codes[i] // width] -= 1
+        for i in range(n):
+            if room[codes[i] // width] < 0:
+                members[n_members].place = <int32_t> i
+                members[n_members].row = ids[i] if ids != NULL else <int32_t> i
+                n_members += 1
+        for i in prange(n_members, schedule="static", num_threads=n_threads):
+            self._compare(p, t, members[i].row, codes[members[i].place], groups,
+                          &members[i].similarity, omp_get_thread_num())
+        qsort(members, n_members, sizeof(Member), compare_members)
+        surplus = n_members
+        for i in range(n_members - 1, -1, -1):
+            c = codes[members[i].place] // width
+            if room[c] < 0:
+                room[c] += 1
+                surplus -= 1
+                members[surplus] = members[i]
+        first = surplus
+        while first < n_members:
+            count = min(<Py_ssize_t> AT_ONCE, n_members - first)
+            for j in prange(count, schedule="static", num_threads=n_threads):
+                c = 0 if groups else codes[members[first + j].place] // m * m
+                self._nearest(p.w + members[first + j].row * p.ld,
+                              &self.group_centroids[t, 0, 0] if groups
+                              else &self.centroids[t, c, 0],
+                              n_choices, p.ld, scores + j * n_choices, omp_get_thread_num())
+            for j in range(count):
+                i = members[first + j].place
+                c = 0 if groups else codes[i] // m * m
+                c += best_with_room(scores + j * n_choices, room + c, n_choices)
+                room[c] -= 1
+                codes[i] = c * width
+            if groups:
+                for j in prange(count, schedule="static", num_threads=n_threads):
+                    c = codes[members[first + j].place]
+                    codes[members[first + j].place] = c + self._nearest(
+                        p.w + members[first + j].row * p.ld, &self.centroids[t, c, 0], m, p.ld,
+                        <float *> self.scores.p[omp_get_thread_num()], omp_get_thread_num())
+            first += count
 
     cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
                         int n_threads) noexcept nogil:
@@ -263,6 +376,7 @@ cdef class ClusterRetriever(Retriever):
                 self._cell(p, table, i, codes + i, omp_get_thread_num())
             if last < n:
                 return
+            self._bound(p, table, NULL, n, codes, n_threads)
             self.tables.refill(table, codes, <uint8_t *> self.moved_buffer.p, 0)
             first = n
         ids, start = self.tables.ids[table], self.tables.starts[table]
