@@ -181,7 +181,7 @@ def test_every_system_has_a_worker_and_an_environment(peer):
     assert (peer.rate("wordnet") is None) == (not peer.network)
 
 
-@pytest.mark.parametrize("mode", ["auto", "shared", "published", "deferred"])
+@pytest.mark.parametrize("mode", ["auto", "bfloat16", "shared", "published", "deferred"])
 @pytest.mark.parametrize("limit", ["--epochs=2", "--steps=2"])
 def test_slide_worker_reports_what_the_tables_need(tmp_path, monkeypatch, capfd, mode, limit):
     rng = np.random.default_rng(0)

@@ -62,6 +62,7 @@ def _torch(name, script, argument, **more):
 
 PEERS = [
     Peer("slide", "slide_network.py", "slide", rates=RATES),
+    Peer("slide, bfloat16 moments", "slide_network.py", "slide", ("--mode=bfloat16",), rates=RATES),
     Peer("slide, fast", "slide_network.py", "slide", ("--mode=fast",), wide=False, rates=RATES),
     Peer(
         "slide, fast, one-vs-all",

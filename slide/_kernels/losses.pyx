@@ -1,6 +1,6 @@
 """Losses of one sample over its computed outputs, with their gradients."""
 cimport cython
-from libc.math cimport exp, fabs, log, log1p, logf
+from libc.math cimport exp, fabs, log, log1p
 from libc.string cimport memcpy
 
 from slide._kernels.activations cimport activated, derivative
@@ -68,9 +68,7 @@ cdef class CategoricalCrossentropy(Loss):
         elif weights.n_first:
             simd.shift(z, weights.n_first, -<float> log(weights.first))
         if weights.each_last != NULL:
-            for j in range(weights.n_last):
-                if weights.each_last[j] != 1:
-                    z[n - weights.n_last + j] -= logf(weights.each_last[j])
+            simd.minus_log(z + n - weights.n_last, weights.each_last, weights.n_last)
         elif weights.n_last:
             simd.shift(z + n - weights.n_last, weights.n_last, -<float> log(weights.last))
         for j in range(n_y):

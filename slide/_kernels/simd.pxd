@@ -48,6 +48,7 @@ cdef extern from "simd.h" nogil:
         void (*bins)(int32_t *out, const float *x, ptrdiff_t n, float low,
                      float scale) noexcept nogil
         float (*exp_shift)(float *z, ptrdiff_t n, float *sum) noexcept nogil
+        void (*minus_log)(float *z, const float *x, ptrdiff_t n) noexcept nogil
         void (*scale)(float *x, ptrdiff_t n, float a) noexcept nogil
         void (*shift)(float *x, ptrdiff_t n, float a) noexcept nogil
         void (*axpy)(float *y, const float *x, ptrdiff_t n, float a) noexcept nogil

@@ -283,6 +283,8 @@ cdef class SketchRetriever(Retriever):
         known.wanted, known.marks = s.wanted, s.marks
         s[0] = known[0]
         known.wanted = 0                # its lists change now
+        if s.noise != NULL and s.found < s.wanted and s.least <= s.tau:
+            return True                 # all are drawn, but for the marked ones
         self._drop_marked(s, 0)
         if s.found < s.wanted and s.least > s.tau:
             return False                # the guess was too high, or marked ones took the room
@@ -327,18 +329,20 @@ cdef class SketchRetriever(Retriever):
                     left_out = j
             tau = s.scores[left_out]
         for j in range(s.found):
-            if j != left_out:
+            if j != left_out:           # for which there may be no room
                 out[n] = items[s.places[j]]
-                marks.stamp[out[n]] = marks.epoch
                 pi[n] = min(<float> 0, s.scores[j] - s.noise[s.places[j] % NOISE] - tau)
-                n += 1
+                n += unmarked(out[n], marks)
         if n > first:
             tau = simd.exp_shift(pi + first, n - first, &total)
             simd.scale(pi + first, n - first, expf(tau))
         return n
 
     cdef void _search(self, const float *x, Search *s, int thread) noexcept nogil:
-        """Leaves in the lists the wanted places, or those of all candidates if these are fewer."""
+        """Leaves in the lists the wanted places, or those of all candidates if these are fewer.
+
+        Marked ones are among them only where they are to be drawn and fewer than wanted.
+        """
         cdef const int32_t *start = self.tables.starts[0]
         cdef Py_ssize_t cells, cell, found
         cdef float *y = <float *> self.rows.p[thread]

@@ -76,6 +76,8 @@ typedef struct {
     void (*bins)(int32_t *out, const float *x, ptrdiff_t n, float low, float scale);
     /* z <- exp(z - max z); *sum gets the sum; returns max z. n >= 1. */
     float (*exp_shift)(float *z, ptrdiff_t n, float *sum);
+    /* z -= log x, with x at least 2^-126. */
+    void (*minus_log)(float *z, const float *x, ptrdiff_t n);
     void (*scale)(float *x, ptrdiff_t n, float a);
     void (*shift)(float *x, ptrdiff_t n, float a);
     void (*axpy)(float *y, const float *x, ptrdiff_t n, float a);

@@ -436,6 +436,32 @@ static inline vf FN(vexp)(vf x)
     return (vf)((vi)y & ~below);
 }
 
+/* log by the exponent and the series of 2 atanh((x - 1) / (x + 1)) up to the ninth power, for x in
+   [sqrt(1/2), sqrt(2)); relative error below 3e-7. x is normal and positive. */
+static inline vf FN(vlog)(vf x)
+{
+    const int32_t half = 0x3f3504f3;                /* sqrt(1/2) */
+    vi e = ((vi)x - half) >> 23;
+    vf m = (vf)((vi)x - (e << 23));
+    vf s = (m - 1.0f) / (m + 1.0f), t = s * s;
+    vf p = t * (1.0f / 9) + 1.0f / 7;
+    p = p * t + 1.0f / 5;
+    p = p * t + 1.0f / 3;
+    return __builtin_convertvector(e, vf) * 0.69314718f + 2.0f * (s + s * t * p);
+}
+
+static void FN(minus_log)(float *restrict z, const float *restrict x, ptrdiff_t n)
+{
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES) STORE(z + i, LOAD(z + i) - FN(vlog)(LOAD(x + i)));
+    if (i < n) {
+        union { vf v; float f[LANES]; } w;
+        for (int k = 0; k < LANES; k++) w.f[k] = i + k < n ? x[i + k] : 1;
+        w.v = FN(vlog)(w.v);
+        for (int k = 0; i < n; i++, k++) z[i] -= w.f[k];
+    }
+}
+
 static float FN(exp_shift)(float *restrict z, ptrdiff_t n, float *restrict sum)
 {
     float m = z[0];
@@ -638,7 +664,7 @@ static const slide_simd_table FN(table) = {
     SLIDE_STR(ISA), FN(rows_dot), FN(rows_axpy), FN(each_dot), FN(each_axpy), FN(columns_dot), FN(columns_axpy),
     FN(columns_add), FN(changes), FN(sumsq),   FN(columns_sum), FN(hadamard),
     FN(sign_codes), FN(sketch_scan),             FN(sum_below), FN(range),     FN(bins),
-    FN(exp_shift),
+    FN(exp_shift),  FN(minus_log),
     FN(scale),      FN(shift),
     FN(axpy),       FN(sigmoid),  FN(tanh),      FN(sgd),         FN(momentum),
     FN(adagrad),    FN(adagrad_momentum),        FN(adam),        FN(adam_bfloat16),

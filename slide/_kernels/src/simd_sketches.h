@@ -117,6 +117,15 @@ static inline ptrdiff_t FN(scan)(int32_t *item, float *score, const uint8_t *cod
         for (ptrdiff_t i = 0; i < m; i += 4) {
             uint64_t left = above[i] | (uint64_t)above[i + 1] << 16 |
                             (uint64_t)above[i + 2] << 32 | (uint64_t)above[i + 3] << 48;
+            if (left == ~0ull) {            /* as where nothing has to be beaten */
+                for (ptrdiff_t k = 0; k < 4; k++)
+                    for (int j = 0; j < 16; j++) {
+                        item[n + 16 * k + j] = (int32_t)(origin + 16 * every * (i + k)) + j;
+                        score[n + 16 * k + j] = z[16 * (i + k) + j];
+                    }
+                n += 64;
+                continue;
+            }
             const ptrdiff_t kept = __builtin_popcountll(left);
             for (ptrdiff_t j = 0; j < 2 || j < kept; j++) {
                 /* A bit to find where none is left; what is written then is not counted. */
