@@ -404,7 +404,9 @@ def main():
         "--redraw", action="store_true", help="tables and figure again from the lines of --out"
     )
     options.add_argument("--figure", help="file for the figure, .svg or .png")
-    options = options.parse_args()
+    parser, options = options, options.parse_args()
+    if options.redraw and not options.out:
+        parser.error("--redraw needs --out, the file to draw from")
     if options.redraw:
         records = [json.loads(line) for line in Path(options.out).read_text("utf-8").splitlines()]
     else:
