@@ -324,8 +324,9 @@ cdef class RowUpdate:
         self.by_place = by_place
         # Low bits, because popular ids are often neighbours, but not the lowest: LINE neighbours
         # share a cache line of the optimizer's state, which two threads must not both write, and
-        # where most rows are touched, longer runs of them stream through memory. Parts
-        # must be many enough to balance and few enough that their write heads stay in cache.
+        # where most rows are touched, longer runs of them stream through memory. Parts must be
+        # many enough to balance and few enough that their write heads stay in the first-level
+        # cache, and the pages of these in that of addresses.
         self.log_run = LOG_LINE if capacity < params.n_rows else LOG_RUN
         self.log_parts = 4 if params.n_rows < 4096 else 6
         self.n_parts = 1 << self.log_parts
