@@ -1,5 +1,6 @@
 """Times to a target, tables, data and workers of benchmarks/compare."""
 
+import argparse
 import importlib.util
 import json
 import sys
@@ -200,6 +201,14 @@ def test_slide_worker_reports_what_the_tables_need(tmp_path, monkeypatch, capfd,
     else:
         assert kinds == ["start", "setup", "speed", "end"]
         assert lines[2]["samples"] == 32
+
+
+@pytest.mark.parametrize("mode", ["auto", "bfloat16", "fast"])
+def test_modes_differ_in_moments_and_samplers(mode):
+    options = argparse.Namespace(mode=mode, biases=None, hidden=8, learning_rate=0.01, seed=0)
+    model = slide_network.build(options, 30, 40)
+    assert model.optimizer.moments == ("bfloat16" if mode == "bfloat16" else "float32")
+    assert model.layers[-1].sampler.fast == (mode == "fast")
 
 
 def test_dense_adam_leaves_no_row_behind():

@@ -395,6 +395,7 @@ def test_configurations_come_back(name):
     again = slide.optimizers.get(slide.optimizers.serialize(optimizer))
     assert type(again) is type(optimizer)
     assert again.get_config() == optimizer.get_config()
+    assert again.kernel().n_slots == optimizer.kernel().n_slots
     assert repr(again) == repr(optimizer)
     assert repr(optimizer.learning_rate) in repr(optimizer)
 

@@ -75,6 +75,7 @@ for feature in rng.integers(0, 5, 200):
     one = sp.csr_array(([0.7], ([0], [feature])), (1, 5), dtype=np.float32)
     model.train_on_batch(one, rng.normal(size=(1, 19)))
 arrays["bfloat16"] = np.vstack(model.get_weights())
+arrays["bfloat16 moments"] = model.layers[0]._slots.view(np.uint32).astype(np.uint64)
 families = (
     hashing.SimHash(6, 8),
     hashing.SimHash(6, 8, "sparse"),
