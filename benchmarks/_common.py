@@ -10,6 +10,7 @@ import datetime
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -414,6 +415,16 @@ def markdown_table(header, rows, caption):
     lines.append("|" + "|".join(["---"] + ["--:"] * (len(header) - 1)) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def loaded_machine():
+    """`machine`, and the load of its last minute, NaN where the system does not tell."""
+    return {**machine(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan}
+
+
+def where(host):
+    """A caption's end: what `loaded_machine` found."""
+    return f"{host['cpu']}, {host['cpus']} CPUs, {host['date']}, load {host['load']:.1f}."
 
 
 def caption(title, records):

@@ -7,7 +7,6 @@ seeds, in alternating rounds.
 """
 
 import functools
-import os
 
 import _common
 import families
@@ -66,7 +65,7 @@ def main():
     options = families.snapshot_options(__doc__, [1, 10], 1)
     options.add_argument("--seeds", type=int, default=10, help="of cells, at least 2")
     options = options.parse_args()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    host = _common.loaded_machine()
     lines = []
     for name in options.sets:
         for epoch, before, after, inputs, shown in families.snapshots(name, options):
@@ -80,9 +79,7 @@ def main():
         f"at each share retrieved: means over {options.seeds} seeds of k-means, with standard "
         f"errors; times are medians, on one thread."
     )
-    about = _common.machine()
-    where = f"{about['cpu']}, {about['cpus']} CPUs, {about['date']}, load {load:.1f}."
-    table = _common.markdown_table(header, lines, f"{title} {where}")
+    table = _common.markdown_table(header, lines, f"{title} {_common.where(host)}")
     _common.publish(table, [], options.markdown)
 
 

@@ -10,7 +10,6 @@ network of its own is trained with each, too.
 """
 
 import argparse
-import os
 import re
 import statistics
 import time
@@ -262,14 +261,12 @@ def table(name, epoch, before, after, inputs, shown, options):
             precision, seconds = trained(name, family, arguments, options)
             line += [f"{precision:.1f}", f"{seconds:.1f}"]
         lines.append(line)
-    host = _common.machine()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     title = (
         f"{name}: {after.shape[0]:,} neurons of {after.shape[1]} weights after epoch {epoch}, "
         f"{len(inputs):,} queries, at most {100 * options.share:g}% retrieved; recall and sizes "
         f"are means, times medians of {options.repeats} rounds; queries on one thread, "
         f"maintenance of a rebuild of all neurons every {BEHIND} steps on {options.threads}; "
-        f"{host['cpu']}, {host['cpus']} CPUs, {host['date']}, load {load:.1f}."
+        f"{_common.where(_common.loaded_machine())}"
     )
     return _common.markdown_table(header, lines, title)
 

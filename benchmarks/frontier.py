@@ -16,7 +16,6 @@ import copy
 import functools
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -306,11 +305,6 @@ def default_table(results, where):
     return _common.markdown_table(header, lines, f"{title} {where}")
 
 
-def host(records):
-    about = _common.select(records, "machine")[0]
-    return f"{about['cpu']}, {about['cpus']} CPUs, {about['date']}, load {about['load']:.1f}."
-
-
 def draw(results, path):
     """The figure: a row of panels for each set, a column for each epoch."""
     import matplotlib
@@ -372,8 +366,7 @@ def draw(results, path):
 
 def run(options):
     """Records of the machine and of every point of every set, epoch and family."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    records = [{"record": "machine", **_common.machine(), "load": load}]
+    records = [{"record": "machine", **_common.loaded_machine()}]
     for name in options.sets:
         for epoch, before, after, inputs, shown in families.snapshots(name, options):
             snapshot = Snapshot(before, after, inputs[: options.queries], shown)
@@ -414,7 +407,7 @@ def main():
     if options.out and not options.redraw:
         text = "".join(json.dumps(record) + "\n" for record in records)
         Path(options.out).write_text(text, encoding="utf-8")
-    results, where = results_of(records), host(records)
+    results, where = results_of(records), _common.where(_common.select(records, "machine")[0])
     tables = [table(name, *result, where) for name, result in results.items()]
     if _common.select(records, "point", family=DRAWN):
         tables.append(default_table(results, where))

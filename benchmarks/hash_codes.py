@@ -7,7 +7,6 @@ with tables they are what a rebuild of all of a layer's tables does, after the f
 """
 
 import argparse
-import os
 import statistics
 import time
 
@@ -56,12 +55,9 @@ def main():
         codes, tables = (statistics.median(part) for part in seconds[kind])
         cost = hashing.SimHash(given.bits, given.tables, kind).cost(given.dim)
         rows.append([kind, f"{cost:,}", f"{codes:.2f}", f"{tables:.2f}"])
-    host = _common.machine()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     title = (
         f"{given.neurons:,} x {given.dim}, K={given.bits}, L={given.tables}, {given.threads} "
-        f"threads, medians of {given.repeats}; {host['cpu']}, {host['cpus']} CPUs, "
-        f"{host['date']}, load {load:.1f}."
+        f"threads, medians of {given.repeats}; {_common.where(_common.loaded_machine())}"
     )
     header = ["projection", "multiply-adds a vector", "codes, s", "codes and tables, s"]
     print(_common.markdown_table(header, rows, title))

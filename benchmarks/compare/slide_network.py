@@ -80,8 +80,8 @@ def build(options, n_features, n_labels):
         ],
         seed=options.seed,
     )
-    # What comes after every batch needs to be called after every batch.
     moments = "bfloat16" if options.mode == "bfloat16" else "float32"
+    # What comes after every batch needs to be called after every batch.
     model.compile(
         slide.optimizers.Adam(options.learning_rate, moments=moments),
         loss,

@@ -17,8 +17,9 @@ import numpy as np
 
 cdef enum:
     SAMPLE = 4096       # rows that a round of learning looks at
-    CHUNK = 512         # neurons that are scored at a time; the lists need room for 16 more
-    TILE = 512          # neurons that all queries of a look score before the next ones
+    # Neurons that are scored at a time, by all queries of a look before the next ones; the lists
+    # need room for 16 more.
+    CHUNK = 512
     NOISE = 1 << 16      # numbers that random draws take turns with, a multiple of CHUNK
 
 
@@ -263,8 +264,8 @@ cdef class SketchRetriever(Retriever):
             self._guess(s, 0, n_items)
         while first < n_items:
             for i in range(n):
-                self._scan(searches + i, first, min(first + TILE, n_items))
-            first += TILE
+                self._scan(searches + i, first, min(first + CHUNK, n_items))
+            first += CHUNK
         self.count(thread, n * self.n_components * (n_items + self.dim))
 
     cdef bint _listed(self, const float *x, Search *s, int thread) noexcept nogil:
