@@ -1,5 +1,5 @@
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from slide._kernels.types cimport Buffer, PerThread
 
@@ -49,8 +49,7 @@ cdef union Factor:
 
 
 cdef struct Entry:
-    int32_t row
-    int32_t sample
+    uint32_t key                    # the row's number within its part, then the sample's
     Factor factor
 
 
@@ -59,7 +58,7 @@ cdef class RowUpdate:
     cdef Parameters params
     cdef Optimizer optimizer
     cdef readonly bint by_place
-    cdef int log_run, log_parts
+    cdef int log_run, log_parts, sample_bits
     cdef Py_ssize_t n_parts, n_blocks, capacity, max_rows
     cdef Buffer entries_buffer, hist_buffer, start_buffer, ids_buffer, coef_buffer, count_buffer
     cdef Buffer samples_buffer, factors_buffer, rows_buffer, ends_buffer, n_rows_buffer
@@ -87,7 +86,6 @@ cdef class RowUpdate:
     cdef int32_t *chain_first
     cdef int32_t *chain_next
     cdef PerThread counters, marks, grad
-    cdef int32_t local(self, int32_t row) noexcept nogil
     cdef int32_t row_of(self, Py_ssize_t local, Py_ssize_t part) noexcept nogil
     cdef void add(self, Py_ssize_t s, const int32_t *ids, const float *coef,
                   int32_t count) noexcept nogil

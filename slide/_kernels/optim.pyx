@@ -329,8 +329,15 @@ cdef class RowUpdate:
         # cache, and the pages of these in that of addresses.
         self.log_run = LOG_LINE if capacity < params.n_rows else LOG_RUN
         self.log_parts = 4 if params.n_rows < 4096 else 6
+        self.sample_bits = n_bits(batch_size - 1)
+        while True:
+            self.max_rows = ((params.n_rows >> (self.log_run + self.log_parts)) + 1) << self.log_run
+            if n_bits(self.max_rows - 1) + self.sample_bits <= 32:
+                break
+            if self.log_run + self.log_parts > 30:
+                raise ValueError(f"a batch of {batch_size} samples: at most {1 << 26}")
+            self.log_parts += 1
         self.n_parts = 1 << self.log_parts
-        self.max_rows = ((params.n_rows >> (self.log_run + self.log_parts)) + 1) << self.log_run
         self.n_blocks = (batch_size + BLOCK - 1) // BLOCK
         self.entries_buffer = Buffer(capacity * sizeof(Entry))
         self.entries = <Entry *> self.entries_buffer.p
@@ -364,12 +371,8 @@ cdef class RowUpdate:
         self.marks = PerThread(n_threads, (self.max_rows + 63) // 64 * sizeof(uint64_t))
         self.grad = PerThread(n_threads, params.ld * sizeof(float))
 
-    cdef int32_t local(self, int32_t row) noexcept nogil:
-        """A row's number within its part; rows of a part ascend with it."""
-        return (row >> (self.log_run + self.log_parts) << self.log_run) | (
-            row & ((1 << self.log_run) - 1))
-
     cdef int32_t row_of(self, Py_ssize_t local, Py_ssize_t part) noexcept nogil:
+        """The row with that number in the part, see `scatter_block`."""
         return <int32_t> ((((local >> self.log_run << self.log_parts) | part) << self.log_run) | (
             local & ((1 << self.log_run) - 1)))
 
@@ -409,21 +412,27 @@ cdef class RowUpdate:
 
     cdef void scatter_block(self, Py_ssize_t block, Py_ssize_t n) noexcept nogil:
         cdef Py_ssize_t *at = self.hist + block * self.n_parts
-        cdef int32_t mask = <int32_t> self.n_parts - 1
-        cdef int log_run = self.log_run
+        cdef uint32_t mask = <uint32_t> self.n_parts - 1
+        cdef int log_run = self.log_run, log_both = self.log_run + self.log_parts
+        cdef int bits = self.sample_bits
+        cdef uint32_t run_mask = (<uint32_t> 1 << log_run) - 1
+        cdef bint by_place = self.by_place
         cdef const int32_t *ids
         cdef const float *coef
+        cdef Entry *entries = self.entries
         cdef Entry *e
         cdef Py_ssize_t s, i
-        cdef int32_t part
+        cdef uint32_t id, part
         for s in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
             ids, coef = self.ids[s], self.coef[s]
             for i in range(self.count[s]):
-                part = (ids[i] >> log_run) & mask
-                e = self.entries + at[part]
+                id = <uint32_t> ids[i]
+                part = (id >> log_run) & mask
+                e = entries + at[part]
                 at[part] += 1
-                e.row, e.sample = ids[i], <int32_t> s
-                if self.by_place:
+                # A row's number within its part; rows of a part ascend with it.
+                e.key = ((id >> log_both << log_run) | (id & run_mask)) << bits | <uint32_t> s
+                if by_place:
                     e.factor.place = <int32_t> i
                 else:
                     e.factor.coef = coef[i]
@@ -440,9 +449,11 @@ cdef class RowUpdate:
         cdef Py_ssize_t n = self.start[part + 1] - self.start[part]
         cdef Py_ssize_t i, w
         cdef int32_t local, c, at = 0, n_rows = 0
+        cdef int bits = self.sample_bits
+        cdef uint32_t mask = (<uint32_t> 1 << bits) - 1
         cdef uint64_t word
         for i in range(n):
-            local = self.local(e[i].row)
+            local = <int32_t> (e[i].key >> bits)
             marks[local >> 6] |= <uint64_t> 1 << (local & 63)
             counter[local] += 1
         for w in range((self.max_rows + 63) >> 6):
@@ -454,17 +465,18 @@ cdef class RowUpdate:
                 c = counter[local]
                 counter[local] = at
                 at += c
-                rows[n_rows], ends[n_rows] = self.row_of(local, part), at
+                rows[n_rows], ends[n_rows] = local, at
                 n_rows += 1
         self.n_rows[part] = n_rows
         for i in range(n):
-            local = self.local(e[i].row)
+            local = <int32_t> (e[i].key >> bits)
             at = counter[local]
             counter[local] = at + 1
-            samples[at] = e[i].sample
+            samples[at] = <int32_t> (e[i].key & mask)
             factors[at] = e[i].factor
         for i in range(n_rows):
-            counter[self.local(rows[i])] = 0
+            counter[rows[i]] = 0
+            rows[i] = self.row_of(rows[i], part)
 
     cdef void read_part(self, Py_ssize_t part) noexcept nogil:
         """Replaces the places by the coefficients, which are known now."""
@@ -506,6 +518,14 @@ cdef class RowUpdate:
             simd.rows_axpy(g, p.ld, h, ldh, samples + first, coefs + first, ends[j] - first)
             self.optimizer.step(p, row, g, lr)
             first = ends[j]
+
+
+cdef int n_bits(Py_ssize_t n):
+    """Bits of a number, none of 0."""
+    cdef int bits = 0
+    while n >> bits:
+        bits += 1
+    return bits
 
 
 cdef bint contains(const int32_t *ascending, Py_ssize_t n, int32_t value) noexcept nogil:

@@ -12,6 +12,15 @@ cdef extern from "simd.h" nogil:
         int behind
         float skip_rate, skip_eps, decay1, decay2
 
+    ctypedef struct Query "slide_query":
+        int32_t *item
+        float *score
+        const int8_t *q
+        int32_t base
+        float step, least
+        const float *noise
+        float floor
+
     ctypedef struct SimdTable "slide_simd_table":
         const char *name
         void (*rows_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids,
@@ -42,6 +51,9 @@ cdef extern from "simd.h" nogil:
                                  ptrdiff_t last, ptrdiff_t every, const int8_t *q,
                                  ptrdiff_t n_quads, int32_t base, float step, float least,
                                  const float *noise, float floor) noexcept nogil
+        void (*sketch_scan_pair)(ptrdiff_t *n, const Query *queries, const uint8_t *codes,
+                                 const float *scale, const float *offset, ptrdiff_t first,
+                                 ptrdiff_t last, ptrdiff_t n_quads) noexcept nogil
         float (*sum_below)(const float *x, ptrdiff_t n, float cut,
                            int32_t *above) noexcept nogil
         void (*range)(const float *x, ptrdiff_t n, float *low, float *high) noexcept nogil

@@ -59,5 +59,7 @@ cdef class SketchRetriever(Retriever):
     cdef Py_ssize_t _list(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t every,
                           const float *noise) noexcept nogil
     cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
+    cdef void _scan_pair(self, Search *searches, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
+    cdef void _make_room(self, Search *s) noexcept nogil
     cdef void _shorten(self, Search *s) noexcept nogil
     cdef void _drop_marked(self, Search *s, Py_ssize_t first) noexcept nogil

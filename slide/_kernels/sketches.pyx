@@ -2,7 +2,8 @@
 cimport cython
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, expf, log, logf, sqrt
-from libc.stdint cimport int8_t, int32_t, int64_t, uint64_t
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from slide._kernels.blas cimport gemm
@@ -10,7 +11,7 @@ from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.quantized cimport encode, quantize
 from slide._kernels.random cimport below, normals, stream
 from slide._kernels.ranking cimport largest, threshold
-from slide._kernels.simd cimport simd
+from slide._kernels.simd cimport Query, simd
 from slide._kernels.types cimport BLOCK, padded
 
 import numpy as np
@@ -263,8 +264,10 @@ cdef class SketchRetriever(Retriever):
             self._quantize(s, y + i * self.n_components)
             self._guess(s, 0, n_items)
         while first < n_items:
-            for i in range(n):
-                self._scan(searches + i, first, min(first + CHUNK, n_items))
+            for i in range(0, n - 1, 2):
+                self._scan_pair(searches + i, first, min(first + CHUNK, n_items))
+            if n % 2:
+                self._scan(searches + n - 1, first, min(first + CHUNK, n_items))
             first += CHUNK
         self.count(thread, n * self.n_components * (n_items + self.dim))
 
@@ -318,6 +321,7 @@ cdef class SketchRetriever(Retriever):
         cdef const int32_t *items = self.tables.ids[0]
         cdef Search s
         cdef Py_ssize_t j, first = n, left_out = -1
+        cdef int32_t id, place
         cdef float tau, total
         s.wanted, s.marks = max(<Py_ssize_t> 1, most - n) + 1, marks
         s.noise = <float *> self.noise_buffer.p + below(rng, NOISE)
@@ -331,9 +335,13 @@ cdef class SketchRetriever(Retriever):
             tau = s.scores[left_out]
         for j in range(s.found):
             if j != left_out:           # for which there may be no room
-                out[n] = items[s.places[j]]
-                pi[n] = min(<float> 0, s.scores[j] - s.noise[s.places[j] % NOISE] - tau)
-                n += unmarked(out[n], marks)
+                place = s.places[j]
+                id = items[place]
+                out[n] = id
+                pi[n] = s.scores[j] - s.noise[<uint32_t> place % NOISE] - tau
+                n += unmarked(id, marks)
+        for j in range(first, n):
+            pi[j] = pi[j] if pi[j] < 0 else <float> 0
         if n > first:
             tau = simd.exp_shift(pi + first, n - first, &total)
             simd.scale(pi + first, n - first, expf(tau))
@@ -432,22 +440,40 @@ cdef class SketchRetriever(Retriever):
 
     cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
         """Lists those of the places first..stop-1 that may be among the best."""
-        cdef const float *noise = NULL
         cdef Py_ssize_t j, end
         while first < stop:
             end = min(stop, first + CHUNK)
-            if s.found + CHUNK + 16 > s.room:
-                self._shorten(s)
-            # The numbers begin anew every NOISE places; chunks begin at multiples of 16 or within
-            # a run of less.
-            if s.noise != NULL:
-                noise = s.noise + first % NOISE - first
+            self._make_room(s)
             j = s.found
-            s.found += self._list(s, first, end, 1, noise)
+            s.found += self._list(s, first, end, 1, noise_at(s, first))
             s.seen += end - first
             if s.marks != NULL:
                 self._drop_marked(s, j)
             first = end
+
+    cdef void _scan_pair(self, Search *searches, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
+        """The same for two searches, of a chunk and without marks: codes are read once."""
+        cdef Query[2] queries
+        cdef ptrdiff_t[2] n
+        cdef Search *s
+        cdef int k
+        for k in range(2):
+            s = searches + k
+            self._make_room(s)
+            queries[k].item, queries[k].score = s.places + s.found, s.scores + s.found
+            queries[k].q, queries[k].base, queries[k].step = s.q, s.base, s.step
+            queries[k].least, queries[k].floor = s.least, s.floor
+            queries[k].noise = noise_at(s, first)
+        simd.sketch_scan_pair(n, queries, &self.codes[0, 0, 0, 0], &self.scales[0],
+                              &self.offsets[0], first, stop, self.n_components // 4)
+        for k in range(2):
+            searches[k].found += n[k]
+            searches[k].seen += stop - first
+
+    cdef void _make_room(self, Search *s) noexcept nogil:
+        """For a chunk."""
+        if s.found + CHUNK + 16 > s.room:
+            self._shorten(s)
 
     cdef void _shorten(self, Search *s) noexcept nogil:
         """Of the best so far, the last is what the next ones have to beat."""
@@ -461,10 +487,21 @@ cdef class SketchRetriever(Retriever):
         """Takes the marked ones out of the list, from a position on."""
         cdef const int32_t *items = self.tables.ids[0]
         cdef Py_ssize_t j, n = first
+        cdef int32_t place
         for j in range(first, s.found):
-            s.places[n], s.scores[n] = s.places[j], s.scores[j]
-            n += unmarked(items[s.places[j]], s.marks)
+            place = s.places[j]
+            s.places[n], s.scores[n] = place, s.scores[j]
+            n += unmarked(items[place], s.marks)
         s.found = n
+
+
+cdef inline const float *noise_at(Search *s, Py_ssize_t first) noexcept nogil:
+    """What is added to the scores from a place on, counted from place 0, or NULL."""
+    # The numbers begin anew every NOISE places; chunks begin at multiples of 16 or within a run of
+    # less.
+    if s.noise == NULL:
+        return NULL
+    return s.noise + first % NOISE - first
 
 
 cdef inline double find_cut(const float *weight, Py_ssize_t n, double goal, Py_ssize_t every,
@@ -486,4 +523,5 @@ cdef inline double find_cut(const float *weight, Py_ssize_t n, double goal, Py_s
 
 
 cdef inline bint unmarked(int32_t id, Marks *marks) noexcept nogil:
-    return not (marks.stamp[id] == marks.epoch or marks.place[id] >= marks.n_tail)
+    # Without a branch: which are marked cannot be predicted.
+    return (marks.stamp[id] != marks.epoch) & (marks.place[id] < marks.n_tail)

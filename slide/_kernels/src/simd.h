@@ -27,6 +27,17 @@ typedef struct {
     float skip_rate, skip_eps, decay1, decay2;
 } slide_adam_step;
 
+/* A query of short codes, see `sketch_scan`, and its lists. */
+typedef struct {
+    int32_t *item;
+    float *score;
+    const int8_t *q;
+    int32_t base;
+    float step, least;
+    const float *noise;
+    float floor;
+} slide_query;
+
 typedef struct {
     const char *name;
     /* out[i] = <W[ids[i]], x>; ids == NULL: rows 0..n-1. ld padded. */
@@ -68,6 +79,10 @@ typedef struct {
                              const float *offset, ptrdiff_t first, ptrdiff_t last,
                              ptrdiff_t every, const int8_t *q, ptrdiff_t n_quads, int32_t base,
                              float step, float least, const float *noise, float floor);
+    /* The same of all blocks for two queries, which both have noise or none; n gets how many. */
+    void (*sketch_scan_pair)(ptrdiff_t *n, const slide_query *queries, const uint8_t *codes,
+                             const float *scale, const float *offset, ptrdiff_t first,
+                             ptrdiff_t last, ptrdiff_t n_quads);
     /* The sum of those values that are below `cut`; *above gets the number of the others. */
     float (*sum_below)(const float *x, ptrdiff_t n, float cut, int32_t *above);
     /* Least and largest of n >= 1 values; the number of each one's bin, (x - low) * scale, or 0
