@@ -12,9 +12,9 @@ algorithms: momentum exactly, Adam up to the change of its bias corrections duri
 epsilon, Adagrad without any skipped move. Only penalties differ: a row is
 penalized in the steps that touch it. In hogwild mode the clock counts batches.
 
-Lazy variants that stop a skipped row's moments (PyTorch's SparseAdam, TensorFlow's LazyAdam) learn
-rare rows slower: the moves that follow a rare gradient, with Adam's usual betas nine times as much
-as the step itself, are lost.
+``Adam(lazy=True)`` stops a skipped row's moments instead, as PyTorch's SparseAdam and TensorFlow's
+LazyAdam do: the moves that follow a rare gradient, with Adam's usual betas nine times as much as
+the step itself, are left out. Rare rows learn slower then, and overfit later.
 """
 
 from __future__ import annotations
@@ -166,6 +166,10 @@ class Adam(Optimizer):
         al., ICML 2015). Rounded to the nearest, v would stay where it is: a step changes it by
         less than half the distance of two numbers. Layers whose weights and moments do not fit
         the caches are faster for it.
+    lazy : bool
+        Whether a row that skips steps stays where it is, moments and all, until its next one:
+        ``d`` is 0 above, ``t`` still counts all steps. Wants about twice the learning rate; worth
+        a try where most features are rare and each point has many of them.
     """
 
     def __init__(
@@ -175,6 +179,7 @@ class Adam(Optimizer):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         moments: str = "float32",
+        lazy: bool = False,
     ):
         self.learning_rate = schedules.get(learning_rate)
         self.beta_1 = check.check_finite_float("beta_1", beta_1, at_least=0.0, below=1.0)
@@ -184,9 +189,11 @@ class Adam(Optimizer):
             raise ValueError(f"beta_1={beta_1} is more than the square root of beta_2={beta_2}")
         self.epsilon = check.check_finite_float("epsilon", epsilon, at_least=1e-30, at_most=1e30)
         self.moments = check.check_in("moments", moments, ("float32", "bfloat16"))
+        self.lazy = check.check_bool("lazy", lazy)
 
     def kernel(self) -> Any:
-        return _optim.Adam(self.beta_1, self.beta_2, self.epsilon, self.moments == "bfloat16")
+        rounded = self.moments == "bfloat16"
+        return _optim.Adam(self.beta_1, self.beta_2, self.epsilon, rounded, self.lazy)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -195,6 +202,7 @@ class Adam(Optimizer):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
             "moments": self.moments,
+            "lazy": self.lazy,
         }
 
 

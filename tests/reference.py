@@ -262,6 +262,11 @@ def _skip_adam(w, r, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
 def adam(w, g, touched, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     for r in touched:
         _skip_adam(w, r, state, lr, beta_1, beta_2, epsilon)
+    lazy_adam(w, g, touched, state, lr, beta_1, beta_2, epsilon)
+
+
+def lazy_adam(w, g, touched, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    for r in touched:
         t = state["now"] + 1
         state["m"][r] = beta_1 * state["m"][r] + (1 - beta_1) * g[r]
         state["v"][r] = beta_2 * state["v"][r] + (1 - beta_2) * g[r] ** 2

@@ -274,6 +274,7 @@ OPTIMIZERS = {
     ),
     "rowwise": (lambda: Adagrad(0.05, rowwise=True), ref.rowwise_adagrad, {}, 0.1),
     "adam": (lambda: Adam(0.05), ref.adam, {}, 0.0),
+    "lazy_adam": (lambda: Adam(0.05, lazy=True), ref.lazy_adam, {}, 0.0),
 }
 
 

@@ -47,6 +47,7 @@ CASES = {
         0.0,
     ),
     "adam_b1_0": (lambda lr: Adam(lr, beta_1=0.0), ref.adam, {"beta_1": 0.0}, 0.0),
+    "lazy_adam": (lambda lr: Adam(lr, lazy=True), ref.lazy_adam, {}, 0.0),
 }
 
 
@@ -114,7 +115,7 @@ def test_a_missed_step_has_gradient_zero(name):
     np.testing.assert_allclose(np.vstack(model.get_weights()), dense, rtol=2e-4, atol=2e-5)
 
 
-def test_lazy_adam_is_close_to_dense_adam():
+def test_skipping_adam_is_close_to_dense_adam():
     """Skips take the bias corrections at the end of the gap: the paths differ by less than 10%.
 
     Most for rows that are touched once in 50 steps.
@@ -320,15 +321,52 @@ def test_bfloat16_moments_follow_for_many_steps():
     np.testing.assert_allclose(v, (0.001 * 0.999**ages * gradients**2).sum(axis=0), rtol=0.01)
 
 
+def test_lazy_adam_is_that_of_torch():
+    """Of rows that skip steps: torch.optim.SparseAdam on the rows that a batch has."""
+    torch = pytest.importorskip("torch")
+    model = sparse_input_model(12, 5, use_bias=False)
+    batches = list(batches_with_gaps(60, 12, 5))
+    kernel = torch.nn.Parameter(torch.tensor(model.get_weights()[0]))
+    optimizer = torch.optim.SparseAdam([kernel], lr=0.02, eps=1e-7)
+    for x, y in batches:
+        error = x @ kernel.detach().numpy() - y
+        rows = np.unique(x.indices)
+        gradient = (x.T @ error)[rows] * (2 / error.size)
+        values = torch.tensor(gradient, dtype=torch.float32)
+        kernel.grad = torch.sparse_coo_tensor(
+            rows[None], values, kernel.shape, check_invariants=True
+        )
+        optimizer.step()
+    model.compile(Adam(0.02, lazy=True), "mean_squared_error")
+    model.fit(batches, verbose=0, n_jobs=2)
+    expected = kernel.detach().numpy()
+    np.testing.assert_allclose(model.get_weights()[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lazy_adam_leaves_rows_that_no_batch_has():
+    model = sparse_input_model(3, 4)
+    model.compile(Adam(0.05, lazy=True), "mean_squared_error")
+    both = sp.csr_array(np.array([[1, 1, 0]], np.float32))
+    model.train_on_batch(both, np.ones((1, 4), np.float32))
+    before = model.get_weights()[0]
+    for _ in range(5):
+        model.train_on_batch(both[:, [0, 2, 2]], np.ones((1, 4), np.float32))
+    after = model.get_weights()[0]
+    assert (after[0] != before[0]).all()
+    np.testing.assert_array_equal(after[1:], before[1:])
+
+
+@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("update", ["batch", "hogwild"])
-def test_bfloat16_moments_move_weights_like_float32(update):
+def test_bfloat16_moments_move_weights_like_float32(update, lazy):
     """With gaps between a row's steps; 60 moves of a few per cent of error each."""
     batches = list(batches_with_gaps(60, 12, 40))
     moves = []
     for moments, n_jobs in (("float32", 1), ("bfloat16", 1), ("bfloat16", 2)):
         model = sparse_input_model(12, 40)
         start = np.vstack(model.get_weights())
-        model.compile(Adam(0.02, moments=moments), "mean_squared_error", update=update)
+        optimizer = Adam(0.02, moments=moments, lazy=lazy)
+        model.compile(optimizer, "mean_squared_error", update=update)
         model.fit(batches, verbose=0, n_jobs=n_jobs if update == "batch" else 1)
         moves.append(np.vstack(model.get_weights()) - start)
     np.testing.assert_array_equal(moves[1], moves[2])
@@ -379,6 +417,7 @@ def test_step_sizes_of_adam_do_not_depend_on_the_gradient_scale():
         (lambda: Adam(beta_1=0.9, beta_2=0.8), "beta_1=0.9 .* beta_2=0.8"),
         (lambda: Adam(epsilon=float("inf")), "epsilon"),
         (lambda: Adam(moments="float16"), "moments .*'float16'"),
+        (lambda: Adam(lazy=1), "lazy"),
         (lambda: slide.optimizers.get("adamax"), "adamax"),
         (lambda: slide.optimizers.get(3), "optimizer"),
     ],

@@ -26,6 +26,7 @@ OPTIMIZERS = {
     "rowwise": lambda: Adagrad(0.1, rowwise=True),
     "adam": lambda: Adam(0.01),
     "adam_bfloat16": lambda: Adam(0.01, moments="bfloat16"),
+    "adam_lazy": lambda: Adam(0.01, lazy=True),
     "schedule": lambda: Adam(slide.schedules.ExponentialDecay(0.01, 5, 0.5)),
 }
 

@@ -155,11 +155,13 @@ cdef class Adam(Optimizer):
     cdef double[GAPS] sums
     cdef float[GAPS] decay1, decay2
     cdef bint rounded               # both moments in bfloat16, side by side in one slot
+    cdef bint lazy                  # a step that a row misses does nothing to it
 
-    def __cinit__(self, double beta_1, double beta_2, double epsilon, bint rounded=False):
+    def __cinit__(self, double beta_1, double beta_2, double epsilon, bint rounded=False,
+                  bint lazy=False):
         cdef int gap
-        self.rounded = rounded
-        self.n_slots, self.n_state = 1 if rounded else 2, 1
+        self.rounded, self.lazy = rounded, lazy
+        self.n_slots, self.n_state = 1 if rounded else 2, 0 if lazy else 1
         self.b1, self.b2, self.eps = beta_1, beta_2, epsilon
         self.ratio = beta_1 / sqrt(beta_2) if beta_2 > 0 else 0
         for gap in range(GAPS):
@@ -201,7 +203,7 @@ cdef class Adam(Optimizer):
                     bint skips) noexcept nogil:
         """In one pass: the missed steps, if `skips`, and the step along g, if it is not NULL."""
         cdef AdamStep s = self.next
-        cdef double gap = self.now - p.r[row]
+        cdef double gap = 0 if self.lazy else self.now - p.r[row]
         cdef int i = <int> gap
         cdef float *w = p.w + row * p.ld
         cdef float *slots = p.s + row * self.n_slots * p.ld
@@ -217,7 +219,7 @@ cdef class Adam(Optimizer):
             else:
                 s.skip_rate = <float> (lr * self._sum(gap) * self.skip_rate)
                 s.decay1, s.decay2 = <float> pow(self.b1, gap), <float> pow(self.b2, gap)
-        if g != NULL:
+        if g != NULL and not self.lazy:
             p.r[row] = <float> (self.now + 1)
         if self.rounded:
             # In hogwild mode a row has several steps at one time; its weights tell them apart.
