@@ -160,6 +160,39 @@ def test_scores_agree_with_slide_metrics(tmp_path):
     assert scores["psp_at_1"] == pytest.approx(expected, abs=0.01)
 
 
+def tuned(system, curves):
+    return {"record": "tuning", "system": system, "precision": list(curves.items())}
+
+
+def test_epochs_to_a_precision_between_the_ends_of_two():
+    assert ranking.epochs_to([20.0, 60.0, 70.0], 65.0) == pytest.approx(2.5)
+    assert ranking.epochs_to([20.0, 60.0, 50.0], 5.0) == pytest.approx(0.25)
+    assert ranking.epochs_to([20.0, 60.0, 50.0], 60.0) == pytest.approx(2.0)
+    assert ranking.epochs_to([20.0, 60.0], 60.5) is None
+
+
+def test_the_chosen_rate_is_first_at_the_target(records):
+    """Which is the reference's best last P@1, less a point: 60 - 1."""
+    curves = {
+        "torch dense": {0.001: [30.0, 60.0], 0.002: [50.0, 59.5], 0.004: [59.0, 40.0]},
+        "slide": {0.001: [50.0, 58.9], 0.002: [20.0, 59.0]},
+        "slide, fast": {0.001: [50.0, 58.0], 0.002: [58.5, 57.0]},
+    }
+    lines = [*records, *(tuned(*item) for item in curves.items())]
+    assert ranking.best_rates(lines) == {"torch dense": 0.004, "slide": 0.002, "slide, fast": 0.001}
+    text = ranking.rates_table(lines)
+    assert "| torch dense | 60.0 (2.0) | 59.5 (1.9) | **40.0 (1.0)** |" in text
+    assert "| slide | 58.9 | **59.0 (2.0)** |  |" in text
+    assert "epochs until 59.0" in text
+    assert ranking.rates_table(records) == ""
+
+
+def test_without_the_reference_the_best_last_precision_decides(records):
+    lines = [*records, tuned("slide", {0.001: [50.0, 58.9], 0.002: [59.5, 58.0]})]
+    assert ranking.best_rates(lines) == {"slide": 0.001}
+    assert "| slide | **58.9** | 58.0 |" in ranking.rates_table(lines)
+
+
 def test_sets_are_found_by_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("SLIDE_BENCH_DATA", raising=False)
     with pytest.raises(ValueError, match="SLIDE_BENCH_DATA"):
@@ -182,7 +215,7 @@ def test_every_system_has_a_worker_and_an_environment(peer):
     assert (peer.rate("wordnet") is None) == (not peer.network)
 
 
-@pytest.mark.parametrize("mode", ["auto", "bfloat16", "shared", "published", "deferred"])
+@pytest.mark.parametrize("mode", ["auto", "lazy", "bfloat16", "shared", "published", "deferred"])
 @pytest.mark.parametrize("limit", ["--epochs=2", "--steps=2"])
 def test_slide_worker_reports_what_the_tables_need(tmp_path, monkeypatch, capfd, mode, limit):
     rng = np.random.default_rng(0)
@@ -203,11 +236,12 @@ def test_slide_worker_reports_what_the_tables_need(tmp_path, monkeypatch, capfd,
         assert lines[2]["samples"] == 32
 
 
-@pytest.mark.parametrize("mode", ["auto", "bfloat16", "fast"])
-def test_modes_differ_in_moments_and_samplers(mode):
+@pytest.mark.parametrize("mode", ["auto", "lazy", "bfloat16", "fast"])
+def test_modes_differ_in_adam_and_samplers(mode):
     options = argparse.Namespace(mode=mode, biases=None, hidden=8, learning_rate=0.01, seed=0)
     model = slide_network.build(options, 30, 40)
     assert model.optimizer.moments == ("bfloat16" if mode == "bfloat16" else "float32")
+    assert model.optimizer.lazy == (mode in ("lazy", "bfloat16"))
     assert model.layers[-1].sampler.fast == (mode == "fast")
 
 

@@ -27,7 +27,7 @@ from _common import (  # noqa: E402
 from _sets import ALIASES, find_files  # noqa: E402
 from environments import default_directory, python_of  # noqa: E402
 from peers import BY_NAME, PEERS, epochs  # noqa: E402
-from ranking import table  # noqa: E402
+from ranking import best_rates, rates_table, table  # noqa: E402
 
 WIDE = "amazon670k"
 HELD_OUT = 0.1
@@ -57,7 +57,12 @@ def parse(arguments=None):
     add("--test", help="the test file that belongs to it")
     add("--out", default="compare", help="folder of the results (default: compare)")
     add("--only", nargs="+", choices=BY_NAME, metavar="SYSTEM", help=", ".join(BY_NAME))
-    add("--repeats", type=int, default=1, help="alternating rounds; round r has seed r (default 1)")
+    add(
+        "--repeats",
+        type=int,
+        default=1,
+        help="alternating rounds; round r has seed r (default 1; with --rates, 0 only chooses)",
+    )
     add("--epochs", type=int, help="of the networks; the default depends on the set")
     add("--threads", type=int, default=2, help="of every system (default 2)")
     add("--batch-size", type=int, default=256)
@@ -75,8 +80,8 @@ def parse(arguments=None):
         nargs="+",
         type=float,
         metavar="RATE",
-        help="choose each network's learning rate among these: its P@1 on a tenth of the training "
-        "points after a training on the others decides",
+        help="choose each network's learning rate among these, by its P@1 on a tenth of the "
+        "training points while it trains on the others: see README.md",
     )
     add(
         "--environments",
@@ -167,11 +172,17 @@ def command_of(peer, path, name, options, rate, seed):
 
 
 def tune(peers, name, options):
-    """The best learning rate of each network, by P@1 on points held out of the training set."""
+    """Train each network at all rates, and report P@1 on points held out of the training set.
+
+    Returns
+    -------
+    list of dict
+        A system's versions, and its curves.
+    """
     path, _ = prepare(name, options, HELD_OUT)
-    chosen, kept = {}, []
+    records = []
     for peer in (peer for peer in peers if peer.network):
-        found = {}
+        found = []
         for rate in options.rates:
             try:
                 command = command_of(peer, path, name, options, rate, 0)
@@ -179,14 +190,14 @@ def tune(peers, name, options):
             except WorkerError as error:
                 log(f"tuning {peer.name}: {str(error)[-200:]}")
                 break
-            finished = select(lines, "epoch")
-            if finished:
-                found[rate] = finished[-1]["precision"][0]
+            epochs_done = select(lines, "epoch")
+            if epochs_done:
+                found.append([rate, [line["precision"][0] for line in epochs_done]])
         if found:
-            chosen[peer.name] = max(found, key=found.get)
-            kept.append({"record": "tuning", "system": peer.name, "precision": found})
+            records += [{**line, "system": peer.name} for line in select(lines, "start")]
+            records.append({"record": "tuning", "system": peer.name, "precision": found})
             log(f"tuning {peer.name}: {found}")
-    return chosen, kept
+    return records
 
 
 def jobs_of(peers, rates, path, name, options):
@@ -219,7 +230,7 @@ def finished(path, head, repeats):
     if records[: len(head)] != head:
         raise SystemExit(f"--keep: {path} has results of other data or settings")
     ends = [line["system"] for line in select(records, "end")]
-    return [line for line in records if ends.count(line.get("system")) == repeats]
+    return [line for line in records if "system" in line and ends.count(line["system"]) == repeats]
 
 
 def execute(name, options, out):
@@ -243,16 +254,18 @@ def execute(name, options, out):
     kept = finished(out / f"{name}.jsonl", head, options.repeats) if options.keep else []
     done = {line["system"] for line in kept}
     peers = [BY_NAME[system] for system in names if system not in done]
-    chosen, tuning = tune(peers, name, options) if options.rates and not wide else ({}, [])
+    tuning = tune(peers, name, options) if options.rates and not wide else []
+    head += [*kept, *tuning]
+    chosen = best_rates(head)
     rates = {peer.name: chosen.get(peer.name, peer.rate(name)) for peer in peers}
     jobs = jobs_of(peers, rates, path, name, options)
-    head += [*kept, *tuning]
     return run_rounds(jobs, options.repeats, out=out / f"{name}.jsonl", head=head)[0]
 
 
 def publish(name, records, options, out):
     """Write the table and the figure. Returns the table."""
-    text = table(records)
+    trained = select(records, "epoch") or select(records, "speed")
+    text = (table(records) if trained else "") + rates_table(records)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
     has_curves = bool(select(records, "epoch"))

@@ -67,6 +67,68 @@ def _ratios(reference, times):
     return median([there / here for there, here in both])
 
 
+def epochs_to(precision, target):
+    """Epochs until that P@1, between the ends of two epochs along a straight line; None: never."""
+    before = 0.0
+    for done, now in enumerate(precision):
+        if now >= target:
+            return done + (target - before) / (now - before)
+        before = now
+    return None
+
+
+def rate_target(records, margin=MARGIN):
+    """The held-out P@1 to reach: the best last one of the reference, less the margin, or None."""
+    found = select(records, "tuning", system=REFERENCE)
+    return max(curve[-1] for _, curve in found[0]["precision"]) - margin if found else None
+
+
+def best_rates(records):
+    """{system: learning rate} of the systems whose rate was chosen.
+
+    That with the fewest epochs until the target; if none gets there, or there is none, that with
+    the highest last P@1.
+    """
+    target = rate_target(records)
+    chosen = {}
+    for line in select(records, "tuning"):
+        reached = {}
+        if target is not None:
+            epochs = {rate: epochs_to(curve, target) for rate, curve in line["precision"]}
+            reached = {rate: number_ for rate, number_ in epochs.items() if number_ is not None}
+        last = {rate: curve[-1] for rate, curve in line["precision"]}
+        chosen[line["system"]] = (
+            min(reached, key=reached.get) if reached else max(last, key=last.get)
+        )
+    return chosen
+
+
+def rates_table(records):
+    """Last P@1 and epochs to the target on held-out points, one column a rate; "" without."""
+    lines = select(records, "tuning")
+    if not lines:
+        return ""
+    target, chosen = rate_target(records), best_rates(records)
+    rates = sorted({rate for line in lines for rate, _ in line["precision"]})
+    rows = []
+    for line in lines:
+        curves = dict(map(tuple, line["precision"]))
+        cells = [line["system"]]
+        for rate in rates:
+            text = ""
+            if rate in curves:
+                epochs = epochs_to(curves[rate], target) if target is not None else None
+                text = number(curves[rate][-1]) + (f" ({epochs:.1f})" if epochs else "")
+            cells.append(f"**{text}**" if rate == chosen[line["system"]] else text)
+        rows.append(cells)
+    title = "P@1 on held-out training points after the last epoch"
+    if target is not None:
+        title += f" (epochs until {target:.1f}, {REFERENCE}'s best less {MARGIN:g})"
+    name = select(records, "set")[0]["set"]
+    header = ["system", *(f"{rate:g}" for rate in rates)]
+    return "\n" + markdown_table(header, rows, caption(f"{name}: {title}; **chosen**.", records))
+
+
 def last_line(message):
     """The last line of an error's text, fit for a table."""
     lines = [line.strip() for line in message.replace("\r", "\n").splitlines() if line.strip()]

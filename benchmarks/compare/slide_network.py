@@ -1,7 +1,8 @@
 """slide, as it is recommended or as SLIDE was published.
 
 - ``--mode auto``: the default sampler of an output layer.
-- ``--mode bfloat16``: the same with Adam's moments in bfloat16.
+- ``--mode lazy``: the same with lazy Adam, which is PyTorch's SparseAdam.
+- ``--mode bfloat16``: lazy Adam with moments in bfloat16.
 - ``--mode fast``: the mixture that wider layers have by default.
 - ``--mode shared``: 150 retrieved neurons of every sample's own and 1,000 random ones that the
   samples of a batch share, as the negatives of sampled softmax.
@@ -67,7 +68,7 @@ def build(options, n_features, n_labels):
         retrieved = sampling.LSH("clusters", max_active=few)
         sampler = sampling.Mixture([retrieved, sampling.Uniform(shared)])
     else:
-        sampler = sampling.Auto(fast=options.mode not in ("auto", "bfloat16"))
+        sampler = sampling.Auto(fast=options.mode in ("fast", "one-vs-all"))
     activation, loss = "softmax", "categorical_crossentropy"
     if options.mode == "one-vs-all":
         activation, loss = "sigmoid", "binary_crossentropy"
@@ -80,10 +81,14 @@ def build(options, n_features, n_labels):
         ],
         seed=options.seed,
     )
-    moments = "bfloat16" if options.mode == "bfloat16" else "float32"
+    optimizer = slide.optimizers.Adam(
+        options.learning_rate,
+        moments="bfloat16" if options.mode == "bfloat16" else "float32",
+        lazy=options.mode in ("lazy", "bfloat16"),
+    )
     # What comes after every batch needs to be called after every batch.
     model.compile(
-        slide.optimizers.Adam(options.learning_rate, moments=moments),
+        optimizer,
         loss,
         steps_per_execution=1 if options.mode == "published" else "auto",
     )
