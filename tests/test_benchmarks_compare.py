@@ -177,9 +177,20 @@ def test_the_chosen_rate_is_first_at_the_target(records):
         "torch dense": {0.001: [30.0, 60.0], 0.002: [50.0, 59.5], 0.004: [59.0, 40.0]},
         "slide": {0.001: [50.0, 58.9], 0.002: [20.0, 59.0]},
         "slide, fast": {0.001: [50.0, 58.0], 0.002: [58.5, 57.0]},
+        "Omikuji": {0.001: [30.0, 60.0], 0.002: [30.0, 61.0], 0.004: [58.9, 62.0]},
     }
     lines = [*records, *(tuned(*item) for item in curves.items())]
-    assert ranking.best_rates(lines) == {"torch dense": 0.004, "slide": 0.002, "slide, fast": 0.001}
+    # The last one's first two need 1.97 and 1.94 epochs, as good as the same, and 1.03 is less.
+    assert ranking.best_rates(lines) == {
+        "torch dense": 0.004,
+        "slide": 0.002,
+        "slide, fast": 0.001,
+        "Omikuji": 0.004,
+    }
+    lines[-1] = tuned("Omikuji", {0.001: [30.0, 60.0], 0.002: [30.0, 61.0]})
+    assert ranking.best_rates(lines)["Omikuji"] == 0.002
+    lines[-1] = tuned("Omikuji", {0.001: [30.0, 61.0], 0.002: [30.0, 60.0]})
+    assert ranking.best_rates(lines)["Omikuji"] == 0.001
     text = ranking.rates_table(lines)
     assert "| torch dense | 60.0 (2.0) | 59.5 (1.9) | **40.0 (1.0)** |" in text
     assert "| slide | 58.9 | **59.0 (2.0)** |  |" in text

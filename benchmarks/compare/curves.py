@@ -11,7 +11,7 @@ from ranking import curve, rounds_of, targets
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; markers say the same again.
 COLORS = ("#D55E00", "#000000", "#888888", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#F0E442")
-COLORS += ("#CC79A7", "#44AA99", "#882255", "#AA8866", "#332288")
+COLORS += ("#CC79A7", "#44AA99", "#882255", "#AA8866", "#332288", "#117733", "#DDAACC")
 MARKERS = ("o", "h", "s", "x", "v", "^", "D", "P", "*", "X", "d", "<", ">")
 STYLES = {
     name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(BY_NAME)

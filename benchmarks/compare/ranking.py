@@ -6,6 +6,9 @@ from peers import BY_NAME, REFERENCE
 MARGIN = 1.0
 """Points of P@1 below the reference's last epoch that count as having reached it."""
 
+TIE = 0.1
+"""Epochs that are as good as nothing when a learning rate is chosen, with points of one seed."""
+
 
 def curve(records, system, round_number):
     """Accuracy over training time.
@@ -86,8 +89,8 @@ def rate_target(records, margin=MARGIN):
 def best_rates(records):
     """{system: learning rate} of the systems whose rate was chosen.
 
-    That with the fewest epochs until the target; if none gets there, or there is none, that with
-    the highest last P@1.
+    Of those with the fewest epochs until the target, or `TIE` more, that with the highest last
+    P@1; if none gets there, or there is no target, of all.
     """
     target = rate_target(records)
     chosen = {}
@@ -97,9 +100,9 @@ def best_rates(records):
             epochs = {rate: epochs_to(curve, target) for rate, curve in line["precision"]}
             reached = {rate: number_ for rate, number_ in epochs.items() if number_ is not None}
         last = {rate: curve[-1] for rate, curve in line["precision"]}
-        chosen[line["system"]] = (
-            min(reached, key=reached.get) if reached else max(last, key=last.get)
-        )
+        least = min(reached.values(), default=0.0)
+        first = [rate for rate, number_ in reached.items() if number_ <= least + TIE]
+        chosen[line["system"]] = max(first or last, key=last.get)
     return chosen
 
 
