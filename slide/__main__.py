@@ -166,6 +166,12 @@ def parser() -> argparse.ArgumentParser:
         help="of Adam (default: %(default)s)",
     )
     train.add_argument(
+        "--lazy",
+        action="store_true",
+        help="lazy Adam: features and labels that a step does not meet stay where they are, and "
+        "rare ones overfit later. Try twice the learning rate",
+    )
+    train.add_argument(
         "--loss",
         choices=("softmax", "bce"),
         default="softmax",

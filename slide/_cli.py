@@ -115,7 +115,8 @@ def train(options: Any) -> None:
     )
     ks = _ks(y.shape[1])
     loss = "categorical_crossentropy" if options.loss == "softmax" else "binary_crossentropy"
-    model.compile(optimizers.Adam(options.learning_rate), loss, metrics=[f"P@{k}" for k in ks])
+    adam = optimizers.Adam(options.learning_rate, lazy=options.lazy)
+    model.compile(adam, loss, metrics=[f"P@{k}" for k in ks])
     if not options.quiet:
         print(f"{x.shape[0]:,} points, {x.shape[1]:,} features, {y.shape[1]:,} labels")
         model.summary()

@@ -60,6 +60,14 @@ def trained(tmp_path_factory):
     return str(path)
 
 
+def test_lazy_trains_with_lazy_adam(folder):
+    arguments = ["train", "train.txt", "--output", "lazy.slide", "--epochs", "1", "--quiet"]
+    assert main([*arguments, "--lazy"]) == 0
+    assert slide.load("lazy.slide").optimizer.lazy
+    assert main(arguments) == 0
+    assert not slide.load("lazy.slide").optimizer.lazy
+
+
 def refused(capsys, *arguments):
     """Return the one line of an error."""
     try:

@@ -374,6 +374,20 @@ def test_bfloat16_moments_move_weights_like_float32(update, lazy):
     assert 0 < distance.max() < 0.02
 
 
+def test_a_million_samples_of_half_a_million_features():
+    """Row and sample of an entry do not fit 32 bits with the usual number of parts then."""
+    n, n_features = (1 << 20) + 3, 1 << 19
+    rng = np.random.default_rng(0)
+    ids = rng.integers(n_features, size=n).astype(np.int32)
+    x = sp.csr_array((np.ones(n, np.float32), ids, np.arange(n + 1)), (n, n_features))
+    y = rng.normal(size=(n, 1)).astype(np.float32)
+    model = sparse_input_model(n_features, 1, kernel_initializer="zeros")
+    model.compile(SGD(1.0), "mean_squared_error")
+    model.train_on_batch(x, y, n_jobs=2)
+    expected = np.bincount(ids, weights=2 * y[:, 0].astype(float) / n, minlength=n_features)
+    np.testing.assert_allclose(model.get_weights()[0][:, 0], expected, rtol=1e-4, atol=1e-9)
+
+
 def test_compile_starts_the_optimizer_anew_and_keeps_weights():
     batches = list(batches_with_gaps(20, 8, 5))
     model = sparse_input_model(8, 5)
