@@ -331,10 +331,10 @@ cdef class RowUpdate:
         # cache, and the pages of these in that of addresses.
         self.log_run = LOG_LINE if capacity < params.n_rows else LOG_RUN
         self.log_parts = 4 if params.n_rows < 4096 else 6
-        self.sample_bits = n_bits(batch_size - 1)
+        self.sample_bits = (<object> (batch_size - 1)).bit_length()
         while True:
             self.max_rows = ((params.n_rows >> (self.log_run + self.log_parts)) + 1) << self.log_run
-            if n_bits(self.max_rows - 1) + self.sample_bits <= 32:
+            if (<object> (self.max_rows - 1)).bit_length() + self.sample_bits <= 32:
                 break
             if self.log_run + self.log_parts > 30:
                 raise ValueError(f"a batch of {batch_size} samples: at most {1 << 26}")
@@ -520,14 +520,6 @@ cdef class RowUpdate:
             simd.rows_axpy(g, p.ld, h, ldh, samples + first, coefs + first, ends[j] - first)
             self.optimizer.step(p, row, g, lr)
             first = ends[j]
-
-
-cdef int n_bits(Py_ssize_t n):
-    """Bits of a number, none of 0."""
-    cdef int bits = 0
-    while n >> bits:
-        bits += 1
-    return bits
 
 
 cdef bint contains(const int32_t *ascending, Py_ssize_t n, int32_t value) noexcept nogil:
