@@ -2,6 +2,7 @@ from libc.stdint cimport int8_t, int32_t, uint8_t, uint64_t
 
 from slide._kernels.optim cimport Parameters
 from slide._kernels.retrieval cimport Marks, Retriever
+from slide._kernels.simd cimport Codes
 from slide._kernels.types cimport Buffer, PerThread
 
 
@@ -29,6 +30,7 @@ cdef class ClusterRetriever(Retriever):
     cdef uint8_t *codes
     cdef float *steps
     cdef float *biases
+    cdef Codes coded
     cdef PerThread queries, listed
     cdef Buffer room_buffer, member_buffer, choice_buffer   # of a bounded assignment
     cdef void _norms(self, Parameters p, int n_threads) noexcept nogil

@@ -2,6 +2,7 @@
 cimport cython
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, sqrt
+from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
@@ -11,7 +12,7 @@ from slide._kernels.quantized cimport encode, quantize
 from slide._kernels.random cimport below, stream
 from slide._kernels.ranking cimport threshold
 from slide._kernels.retrieval cimport take_some
-from slide._kernels.simd cimport simd
+from slide._kernels.simd cimport Query, simd
 from slide._kernels.tables cimport Tables
 from slide._kernels.types cimport padded
 
@@ -117,6 +118,8 @@ cdef class ClusterRetriever(Retriever):
             self.biases_buffer = Buffer((n_tables * n_cells + 15) * sizeof(float))
             self.biases = <float *> self.biases_buffer.p
             self.queries = PerThread(n_threads, ld)
+            self.coded.values, self.coded.n_quads = self.codes, ld // 4
+            self.coded.scale, self.coded.offset = self.steps, self.biases
             self.listed = PerThread(n_threads, (cells_of_group + 16) * sizeof(int32_t))
 
     @property
@@ -430,15 +433,17 @@ cdef class ClusterRetriever(Retriever):
         cdef const int32_t *start = self.tables.starts[t]
         cdef float *scores = <float *> self.scores.p[thread]
         cdef int32_t *places = NULL
-        cdef Py_ssize_t j, c, found, ld = self.means.shape[2], origin = t * self.n_cells
+        cdef Py_ssize_t j, c, ld = self.means.shape[2], origin = t * self.n_cells
+        cdef ptrdiff_t found = 0
+        cdef Query query
         if not self.compact:
             simd.rows_dot(scores, &self.means[t, first, 0], ld, NULL, count, x)
             return self._push(heap, n, scores, t, first, count, 1)
         places = <int32_t *> self.listed.p[thread]
-        found = simd.sketch_scan(places, scores, self.codes, self.steps, self.biases,
-                                 origin + first, origin + first + count, 1,
-                                 <int8_t *> self.queries.p[thread], ld // 4, base, step, least,
-                                 NULL, 0)
+        query.item, query.score, query.q = places, scores, <int8_t *> self.queries.p[thread]
+        query.base, query.step, query.least, query.noise = base, step, least, NULL
+        simd.sketch_scan(&found, &query, 1, &self.coded, origin + first,
+                         origin + first + count, 1)
         for j in range(found):
             c = places[j] - origin
             if start[c + 1] > start[c]:

@@ -1,11 +1,12 @@
 """Row kernels and bandwidth of the machine by the clock, for the benchmarks."""
 from cython.parallel cimport prange
 from libc.math cimport INFINITY
+from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int8_t, int32_t, uint8_t
 
 from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
-from slide._kernels.simd cimport prefetch, simd
+from slide._kernels.simd cimport Codes, Query, prefetch, simd
 from slide._kernels.types cimport Buffer, PerThread
 
 import numpy as np
@@ -99,6 +100,16 @@ cdef void touch(float *W, Py_ssize_t ld, const int32_t *ids, Py_ssize_t n, Py_ss
     out[0] += s
 
 
+cdef void _score_codes(const Codes *coded, Py_ssize_t n, float *work) noexcept nogil:
+    """Scores n codes, and keeps none."""
+    cdef Query query
+    cdef ptrdiff_t found
+    query.item, query.score = <int32_t *> work, work + 16
+    query.q = <int8_t *> (work + 32)
+    query.base, query.step, query.least, query.noise = 0, 1, INFINITY, NULL
+    simd.sketch_scan(&found, &query, 1, coded, 0, n, 1)
+
+
 def byte_products(const uint8_t[::1] codes, int n_components, int n_threads=1, int repeats=1):
     """Seconds of `repeats` scans of codes, of which none is kept, and the multiplications made."""
     cdef Py_ssize_t n = codes.shape[0] // n_components // 16 * 16, _
@@ -106,15 +117,14 @@ def byte_products(const uint8_t[::1] codes, int n_components, int n_threads=1, i
         raise ValueError(f"{codes.shape[0]} codes of {n_components}, {n_threads} threads")
     cdef Buffer floats = Buffer(n * sizeof(float))
     cdef PerThread out = PerThread(n_threads, 32 * sizeof(float) + n_components)
-    cdef float *lists
+    cdef Codes coded
     cdef double started
+    coded.values, coded.n_quads = &codes[0], n_components // 4
+    coded.scale = coded.offset = <float *> floats.p
     with nogil:
         started = omp_get_wtime()
         for _ in prange(repeats, schedule="static", num_threads=n_threads):
-            lists = <float *> out.p[omp_get_thread_num()]
-            simd.sketch_scan(<int32_t *> lists, lists + 16, &codes[0], <float *> floats.p,
-                             <float *> floats.p, 0, n, 1, <int8_t *> (lists + 32),
-                             n_components // 4, 0, 1, INFINITY, NULL, 0)
+            _score_codes(&coded, n, <float *> out.p[omp_get_thread_num()])
         started = omp_get_wtime() - started
     return started, n * n_components * repeats
 

@@ -12,6 +12,12 @@ cdef extern from "simd.h" nogil:
         int behind
         float skip_rate, skip_eps, decay1, decay2
 
+    ctypedef struct Codes "slide_codes":
+        const uint8_t *values
+        const float *scale
+        const float *offset
+        ptrdiff_t n_quads
+
     ctypedef struct Query "slide_query":
         int32_t *item
         float *score
@@ -46,14 +52,8 @@ cdef extern from "simd.h" nogil:
         void (*hadamard)(float *x, ptrdiff_t n, const uint64_t *signs) noexcept nogil
         void (*sign_codes)(uint64_t *out, const float *x, ptrdiff_t k, ptrdiff_t n,
                            uint64_t *words) noexcept nogil
-        ptrdiff_t (*sketch_scan)(int32_t *item, float *score, const uint8_t *codes,
-                                 const float *scale, const float *offset, ptrdiff_t first,
-                                 ptrdiff_t last, ptrdiff_t every, const int8_t *q,
-                                 ptrdiff_t n_quads, int32_t base, float step, float least,
-                                 const float *noise, float floor) noexcept nogil
-        void (*sketch_scan_pair)(ptrdiff_t *n, const Query *queries, const uint8_t *codes,
-                                 const float *scale, const float *offset, ptrdiff_t first,
-                                 ptrdiff_t last, ptrdiff_t n_quads) noexcept nogil
+        void (*sketch_scan)(ptrdiff_t *n, const Query *queries, int n_queries, const Codes *codes,
+                            ptrdiff_t first, ptrdiff_t last, ptrdiff_t every) noexcept nogil
         float (*sum_below)(const float *x, ptrdiff_t n, float cut,
                            int32_t *above) noexcept nogil
         void (*range)(const float *x, ptrdiff_t n, float *low, float *high) noexcept nogil

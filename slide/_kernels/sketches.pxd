@@ -1,27 +1,24 @@
-from libc.stdint cimport int8_t, int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 from slide._kernels.clusters cimport ClusterRetriever
 from slide._kernels.optim cimport Parameters
 from slide._kernels.retrieval cimport Marks, Retriever
+from slide._kernels.simd cimport Codes, Query
 from slide._kernels.types cimport Buffer, PerThread
 
 
 cdef struct Search:
-    # Of one query: its components (step * q), what it has to find, and what it has found so far
-    int8_t *q
-    float step
-    int32_t base                        # the query's product with codes of 0
+    # Of one query: what it has to find, and what it has found so far. Where neurons are drawn, `query`
+    # has noise that is added to the scores, and a sum must exceed tau for the neuron to be drawn.
+    Query query                         # its lists begin where the next neurons go
     Py_ssize_t wanted, found, seen
-    float least                         # only what is above it is listed
     Py_ssize_t room                     # for CHUNK more than this, the lists are cut down
     int32_t *places
     float *scores
     float *scratch
     Marks *marks                        # NULL: all neurons are listed
-    # Where neurons are drawn, not NULL: what is added to scores, of which none is below the floor;
-    # and what a sum must exceed for the neuron to be drawn
-    const float *noise
-    float floor, tau
+    const float *noise                  # from place 0 on, or NULL
+    float tau
 
 
 cdef struct Looked:
@@ -39,6 +36,7 @@ cdef class SketchRetriever(Retriever):
     cdef float[::1] mean, shift, scales, offsets
     cdef double[::1] seen
     cdef uint8_t[:, :, :, ::1] codes    # (blocks of 16 neurons, quads of components, 16, 4)
+    cdef Codes neurons
     cdef Buffer projected, sample_buffer, sum_buffer, noise_buffer
     cdef PerThread lists, queries, rows
     cdef Py_ssize_t n_expected, block_room     # 0: queries are not looked at in advance
@@ -56,10 +54,9 @@ cdef class SketchRetriever(Retriever):
     cdef void _quantize(self, Search *s, float *y) noexcept nogil
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
     cdef void _aim(self, Search *s, Py_ssize_t every) noexcept nogil
-    cdef Py_ssize_t _list(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t every,
-                          const float *noise) noexcept nogil
+    cdef void _list(self, Search *searches, int n, Py_ssize_t first, Py_ssize_t stop,
+                    Py_ssize_t every, bint noisy) noexcept nogil
     cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
-    cdef void _scan_pair(self, Search *searches, Py_ssize_t first, Py_ssize_t stop) noexcept nogil
     cdef void _make_room(self, Search *s) noexcept nogil
     cdef void _shorten(self, Search *s) noexcept nogil
     cdef void _drop_marked(self, Search *s, Py_ssize_t first) noexcept nogil

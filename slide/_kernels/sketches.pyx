@@ -61,6 +61,8 @@ cdef class SketchRetriever(Retriever):
         self.mean[dim - 1] = 1
         self.seen, self.codes = self.arrays["seen"], self.arrays["sketches"]
         self.scales, self.offsets = self.arrays["scales"], self.arrays["offsets"]
+        self.neurons.values, self.neurons.n_quads = &self.codes[0, 0, 0, 0], n_components // 4
+        self.neurons.scale, self.neurons.offset = &self.scales[0], &self.offsets[0]
         self.projected = Buffer(n_components * min(n_neurons, SAMPLE) * sizeof(float))
         self.sample_buffer = Buffer(min(n_neurons, SAMPLE) * sizeof(int32_t))
         self.sum_buffer = Buffer(ld * sizeof(float))
@@ -252,7 +254,7 @@ cdef class SketchRetriever(Retriever):
         for i in range(n):
             s = searches + i
             s.wanted, s.marks, s.room = self.n_expected + 1, NULL, self.block_room
-            s.q = <int8_t *> self.queries.p[thread] + (1 + i) * self.n_components
+            s.query.q = <int8_t *> self.queries.p[thread] + (1 + i) * self.n_components
             s.places = <int32_t *> self.block_lists.p[thread] + 2 * i * self.block_room
             s.scores = <float *> (s.places + self.block_room)
             s.scratch = <float *> self.lists.p[thread]
@@ -264,10 +266,9 @@ cdef class SketchRetriever(Retriever):
             self._quantize(s, y + i * self.n_components)
             self._guess(s, 0, n_items)
         while first < n_items:
-            for i in range(0, n - 1, 2):
-                self._scan_pair(searches + i, first, min(first + CHUNK, n_items))
-            if n % 2:
-                self._scan(searches + n - 1, first, min(first + CHUNK, n_items))
+            for i in range(0, n, 2):
+                self._list(searches + i, 2 if i + 1 < n else 1, first,
+                           min(first + CHUNK, n_items), 1, drawing)
             first += CHUNK
         self.count(thread, n * self.n_components * (n_items + self.dim))
 
@@ -287,10 +288,10 @@ cdef class SketchRetriever(Retriever):
         known.wanted, known.marks = s.wanted, s.marks
         s[0] = known[0]
         known.wanted = 0                # its lists change now
-        if s.noise != NULL and s.found < s.wanted and s.least <= s.tau:
+        if s.noise != NULL and s.found < s.wanted and s.query.least <= s.tau:
             return True                 # all are drawn, but for the marked ones
         self._drop_marked(s, 0)
-        if s.found < s.wanted and s.least > s.tau:
+        if s.found < s.wanted and s.query.least > s.tau:
             return False                # the guess was too high, or marked ones took the room
         s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores, s.scratch)
         return True
@@ -358,7 +359,7 @@ cdef class SketchRetriever(Retriever):
         if self._listed(x, s, thread):
             return
         s.room = min(self.room, 2 * s.wanted + 2048 + CHUNK)
-        s.q = <int8_t *> self.queries.p[thread]
+        s.query.q = <int8_t *> self.queries.p[thread]
         s.places = <int32_t *> self.lists.p[thread]
         s.scores = <float *> (s.places + self.room)
         s.scratch = s.scores + self.room
@@ -373,36 +374,36 @@ cdef class SketchRetriever(Retriever):
                 self._guess(s, start[cell], start[cell + 1])
             found = s.found
             self._scan(s, start[cell], start[cell + 1])
-            if s.found < s.wanted and found == 0 and s.least > s.tau:
+            if s.found < s.wanted and found == 0 and s.query.least > s.tau:
                 # The guess was too high: without one.
-                s.found, s.seen, s.least = 0, 0, -INFINITY
+                s.found, s.seen, s.query.least = 0, 0, -INFINITY
                 self._scan(s, start[cell], start[cell + 1])
         self.count(thread, self.n_components * (s.seen + self.dim))
         s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores, s.scratch)
 
     cdef void _start(self, Search *s) noexcept nogil:
         s.found = s.seen = 0
-        s.least = s.floor = s.tau = -INFINITY
+        s.query.least = s.query.floor = s.tau = -INFINITY
 
     cdef void _quantize(self, Search *s, float *y) noexcept nogil:
         """The query's components, y, in 8 bits."""
         cdef Py_ssize_t j
         for j in range(self.n_components):
             y[j] -= self.shift[j]
-        s.step = quantize(y, self.n_components, s.q, &s.base)
+        s.query.step = quantize(y, self.n_components, <int8_t *> s.query.q, &s.query.base)
 
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
         """Finds in some blocks of a long run what to beat, so that few must be sorted out."""
         cdef Py_ssize_t every = max(<Py_ssize_t> 4, (stop - first) // 512), rank
         if stop - first < 2 * CHUNK:
             return
-        s.found = self._list(s, first, stop, every, NULL)
+        self._list(s, 1, first, stop, every, False)
         rank = s.wanted // every
         rank += <Py_ssize_t> (3 * sqrt(<double> rank)) + 3
         if s.found and s.noise != NULL:
             self._aim(s, every)
         elif rank < s.found:
-            s.least = threshold(s.scores, s.found, rank, s.scratch)
+            s.query.least = threshold(s.scores, s.found, rank, s.scratch)
         s.found = 0
 
     cdef void _aim(self, Search *s, Py_ssize_t every) noexcept nogil:
@@ -418,57 +419,47 @@ cdef class SketchRetriever(Retriever):
         cdef Py_ssize_t j
         top = simd.exp_shift(weight, s.found, &total)
         low = <float> 0.5 * total / s.found
-        s.floor = top + logf(low)
+        s.query.floor = top + logf(low)
         if goal >= s.found:
             return
         find_cut(weight, s.found, goal, every, &rest)
         low = <float> 0.5 * (rest + (total - rest) / every) / s.found
-        s.floor = top + logf(low)
+        s.query.floor = top + logf(low)
         for j in range(s.found):
             weight[j] = weight[j] if weight[j] > low else low
         cut = find_cut(weight, s.found, goal, every, &rest)
-        s.tau = s.least = top + logf(<float> cut)
+        s.tau = s.query.least = top + logf(<float> cut)
 
-    cdef Py_ssize_t _list(self, Search *s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t every,
-                          const float *noise) noexcept nogil:
-        """Appends those of the places first..stop-1 whose scores are above `least`; returns how
-        many."""
-        return simd.sketch_scan(
-            s.places + s.found, s.scores + s.found, &self.codes[0, 0, 0, 0], &self.scales[0],
-            &self.offsets[0], first, stop, every, s.q, self.n_components // 4, s.base, s.step,
-            s.least, noise, s.floor)
+    cdef void _list(self, Search *searches, int n, Py_ssize_t first, Py_ssize_t stop,
+                    Py_ssize_t every, bint noisy) noexcept nogil:
+        """Appends to the lists of one search or two those of the places first..stop-1 whose scores
+        are above what is to beat."""
+        cdef Query[2] queries
+        cdef ptrdiff_t[2] found
+        cdef Search *s
+        cdef int k
+        for k in range(n):
+            s = searches + k
+            self._make_room(s)
+            s.query.item, s.query.score = s.places + s.found, s.scores + s.found
+            s.query.noise = noise_at(s, first) if noisy else NULL
+            queries[k] = s.query
+        simd.sketch_scan(found, queries, n, &self.neurons, first, stop, every)
+        for k in range(n):
+            searches[k].found += found[k]
 
     cdef void _scan(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
         """Lists those of the places first..stop-1 that may be among the best."""
-        cdef Py_ssize_t j, end
+        cdef Py_ssize_t before, end
         while first < stop:
             end = min(stop, first + CHUNK)
             self._make_room(s)
-            j = s.found
-            s.found += self._list(s, first, end, 1, noise_at(s, first))
+            before = s.found
+            self._list(s, 1, first, end, 1, s.noise != NULL)
             s.seen += end - first
             if s.marks != NULL:
-                self._drop_marked(s, j)
+                self._drop_marked(s, before)
             first = end
-
-    cdef void _scan_pair(self, Search *searches, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
-        """The same for two searches, of a chunk and without marks: codes are read once."""
-        cdef Query[2] queries
-        cdef ptrdiff_t[2] n
-        cdef Search *s
-        cdef int k
-        for k in range(2):
-            s = searches + k
-            self._make_room(s)
-            queries[k].item, queries[k].score = s.places + s.found, s.scores + s.found
-            queries[k].q, queries[k].base, queries[k].step = s.q, s.base, s.step
-            queries[k].least, queries[k].floor = s.least, s.floor
-            queries[k].noise = noise_at(s, first)
-        simd.sketch_scan_pair(n, queries, &self.codes[0, 0, 0, 0], &self.scales[0],
-                              &self.offsets[0], first, stop, self.n_components // 4)
-        for k in range(2):
-            searches[k].found += n[k]
-            searches[k].seen += stop - first
 
     cdef void _make_room(self, Search *s) noexcept nogil:
         """For a chunk."""
@@ -479,9 +470,9 @@ cdef class SketchRetriever(Retriever):
         """Of the best so far, the last is what the next ones have to beat."""
         cdef Py_ssize_t j
         s.found = largest(s.scores, s.places, s.found, s.wanted, s.places, s.scores, s.scratch)
-        s.least = s.scores[0]
+        s.query.least = s.scores[0]
         for j in range(1, s.found):
-            s.least = min(s.least, s.scores[j])
+            s.query.least = min(s.query.least, s.scores[j])
 
     cdef void _drop_marked(self, Search *s, Py_ssize_t first) noexcept nogil:
         """Takes the marked ones out of the list, from a position on."""

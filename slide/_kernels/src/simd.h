@@ -27,7 +27,17 @@ typedef struct {
     float skip_rate, skip_eps, decay1, decay2;
 } slide_adam_step;
 
-/* A query of short codes, see `sketch_scan`, and its lists. */
+/* Items of 4 * n_quads codes up to 127, n_quads even and up to 256; 16 items stand together, four
+   codes of the first, of the second, and so on. */
+typedef struct {
+    const uint8_t *values;
+    const float *scale, *offset;
+    ptrdiff_t n_quads;
+} slide_codes;
+
+/* A query of such codes, whose product with codes of 0 is `base`, and its lists. An item's score is
+   offset + scale * step * (<codes, q> - base); where noise != NULL, it is at least `floor`, and
+   noise[item] is added. */
 typedef struct {
     int32_t *item;
     float *score;
@@ -69,20 +79,11 @@ typedef struct {
     /* out[t] = the k bits x[t k + i] > 0, the first of them the highest; k <= 62. x is read and
        `words` written up to the next multiple of 64 values, a bit each. */
     void (*sign_codes)(uint64_t *out, const float *x, ptrdiff_t k, ptrdiff_t n, uint64_t *words);
-    /* Items first..last-1 whose score, offset + scale * step * (<code, q> - base), is above `least`:
-       their numbers and scores; returns how many. 16 more of both may be written. Codes are up to
-       127, of 4 * n_quads values, n_quads even and up to 256; 16 items stand together, four values
-       of the first, of the second, and so on. Only one of `every` such blocks is looked at, the
-       first among them. Where noise != NULL, scores are at least `floor`, and noise[item] is added
-       to them. */
-    ptrdiff_t (*sketch_scan)(int32_t *item, float *score, const uint8_t *codes, const float *scale,
-                             const float *offset, ptrdiff_t first, ptrdiff_t last,
-                             ptrdiff_t every, const int8_t *q, ptrdiff_t n_quads, int32_t base,
-                             float step, float least, const float *noise, float floor);
-    /* The same of all blocks for two queries, which both have noise or none; n gets how many. */
-    void (*sketch_scan_pair)(ptrdiff_t *n, const slide_query *queries, const uint8_t *codes,
-                             const float *scale, const float *offset, ptrdiff_t first,
-                             ptrdiff_t last, ptrdiff_t n_quads);
+    /* Of 1 or 2 queries, which both have noise or none: items first..last-1 whose scores are above
+       `least`, their numbers and scores; n gets how many. 16 more of both may be written. Only one
+       of `every` blocks of 16 is looked at, the first among them. */
+    void (*sketch_scan)(ptrdiff_t *n, const slide_query *queries, int n_queries,
+                        const slide_codes *codes, ptrdiff_t first, ptrdiff_t last, ptrdiff_t every);
     /* The sum of those values that are below `cut`; *above gets the number of the others. */
     float (*sum_below)(const float *x, ptrdiff_t n, float cut, int32_t *above);
     /* Least and largest of n >= 1 values; the number of each one's bin, (x - low) * scale, or 0

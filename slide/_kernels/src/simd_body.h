@@ -664,11 +664,11 @@ static const slide_simd_table FN(table) = {
     SLIDE_STR(ISA),      FN(rows_dot),         FN(rows_axpy),    FN(each_dot),
     FN(each_axpy),       FN(columns_dot),      FN(columns_axpy), FN(columns_add),
     FN(changes),         FN(sumsq),            FN(columns_sum),  FN(hadamard),
-    FN(sign_codes),      FN(sketch_scan),      FN(sketch_scan_pair),
-    FN(sum_below),       FN(range),            FN(bins),         FN(exp_shift),
-    FN(minus_log),       FN(scale),            FN(shift),        FN(axpy),
-    FN(sigmoid),         FN(tanh),             FN(sgd),          FN(momentum),
-    FN(adagrad),         FN(adagrad_momentum), FN(adam),         FN(adam_bfloat16),
+    FN(sign_codes),      FN(sketch_scan),      FN(sum_below),    FN(range),
+    FN(bins),            FN(exp_shift),        FN(minus_log),    FN(scale),
+    FN(shift),           FN(axpy),             FN(sigmoid),      FN(tanh),
+    FN(sgd),             FN(momentum),         FN(adagrad),      FN(adagrad_momentum),
+    FN(adam),            FN(adam_bfloat16),
 };
 
 #undef LANES

@@ -87,7 +87,6 @@ static const slide_simd_table *slide_simd_choose(const char *name)
         table_vnni = table_v4;
         table_vnni.name = "vnni";
         table_vnni.sketch_scan = sketch_scan_vnni;
-        table_vnni.sketch_scan_pair = sketch_scan_pair_vnni;
         return &table_vnni;
     }
     if (v4 && (any || strcmp(name, "v4") == 0)) return &table_v4;
