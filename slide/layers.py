@@ -126,6 +126,7 @@ class Dense:
         self._active: Any = None
         self._active_threads = 0
         self._searcher: Any = None
+        self._searcher_family: Any = None
         self._seed = 0
 
     def get_config(self) -> dict[str, Any]:
@@ -296,22 +297,34 @@ class Dense:
 
         sample : function that returns inputs of the layer, asked if there is no such kernel yet
         """
-        family = index.auto_family(self.units, self.n_in)
-        if self._searcher is None or self._searcher.n_threads < n_threads:
-            labels, gone = np.arange(self.units, dtype=np.int32), np.zeros(self.units, np.uint8)
-            new = index.make_searcher(
-                family,
-                self._weights,
-                self.n_in,
-                self._weights[:0],
-                labels,
-                gone,
-                self._seed,
-                n_threads,
-            )
-            self._searcher = index.build(new, family, self.n_in, sample())
+        if self._searcher is None:
+            self._searcher_family = index.auto_family(self.units, self.n_in)
+            new = self._new_searcher(n_threads)
+            self._searcher = index.build(new, self._searcher_family, self.n_in, sample())
+        elif self._searcher.n_threads < n_threads:
+            new = self._new_searcher(n_threads)
+            new.active.set_state(self._searcher.active.get_state())
+            self._searcher = new
         self._searcher.reserve(*index.n_candidates_of(n_candidates, self.units, top_k))
         return self._searcher
+
+    def _new_searcher(self, n_threads: int) -> Any:
+        labels, gone = np.arange(self.units, dtype=np.int32), np.zeros(self.units, np.uint8)
+        return index.make_searcher(
+            self._searcher_family,
+            self._weights,
+            self.n_in,
+            self._weights[:0],
+            labels,
+            gone,
+            self._seed,
+            n_threads,
+        )
+
+    @property
+    def searcher_family(self) -> Any:
+        """The hash family of what `searcher` returned for the present weights; None: nothing."""
+        return None if self._searcher is None else self._searcher_family
 
     def forget_searcher(self) -> None:
         """The weights are about to change, or have changed."""
@@ -385,10 +398,19 @@ class Dense:
             state["slots"], state["state"] = self._slots, self._state
         if self._active is not None:
             state.update({f"active.{k}": a for k, a in self._active.get_state().items()})
+        if self._searcher is not None:
+            state.update({f"index.{k}": a for k, a in self._searcher.active.get_state().items()})
         return state
 
-    def set_state(self, state: dict[str, np.ndarray], optimizer: Optimizer | None) -> None:
+    def set_state(
+        self,
+        state: dict[str, np.ndarray],
+        optimizer: Optimizer | None,
+        searcher_family: Any = None,
+    ) -> None:
         """Take what `get_state` gave, after `build`.
+
+        searcher_family : what the property was, None without the state's index
 
         Raises
         ------
@@ -425,3 +447,13 @@ class Dense:
         if active and self.sampler is not None:
             kernel = self.active_set(1)
             kernel.set_state(active)
+        if searcher_family is not None:
+            if self.hidden or self.by_feature:
+                raise ValueError(f"index of {self!r}: an output layer on dense inputs can have one")
+            self._searcher_family = searcher_family
+            new = self._new_searcher(1)
+            try:
+                new.active.set_state({k[6:]: a for k, a in state.items() if k.startswith("index.")})
+            except (LookupError, ValueError) as error:
+                raise ValueError(f"index of layer {self.name!r}: {error}") from error
+            self._searcher = new

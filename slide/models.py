@@ -863,7 +863,7 @@ class Sequential:
             `LSH` its tables are asked, and ids are -1 (scores -inf) where they returned fewer than
             `top_k`. Otherwise, or with `n_candidates`, an index like `slide.hashing.Index` finds
             them. The first such prediction makes it, with the mean input of its first `batch_size`
-            rows, and it is kept until weights change.
+            rows, and it is kept until weights change, in files as well.
         n_jobs : int or None
             As in `fit`.
         n_candidates : int, float or None
@@ -1124,8 +1124,9 @@ class Sequential:
         """Write the model to a file: weights, optimizer state, tables and training position.
 
         A loaded model goes on training as this one would, bit for bit in batch mode or with one
-        thread. The file (safetensors) is written beside `path` and then renamed: a crash leaves the
-        old file.
+        thread. An index that `predict` has made is in the file as well, with about 80 bytes a
+        neuron, and the loaded model uses it. The file (safetensors) is written beside `path` and
+        then renamed: a crash leaves the old file.
 
         Parameters
         ----------

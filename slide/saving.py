@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from slide import losses, metrics, optimizers
+from slide import hashing, losses, metrics, optimizers
 
 FORMAT = "slide-model"
 VERSION = 1
@@ -27,7 +27,10 @@ def save(model: Any, path: Any) -> None:
         "first_step": model._first_step,
         "epochs_trained": model.epochs_trained,
         "compiled": None,
+        "index": None,
     }
+    if model.layers[-1].searcher_family is not None:
+        config["index"] = hashing.serialize(model.layers[-1].searcher_family)
     arrays = {}
     if model.loss is not None:
         config["compiled"] = {
@@ -125,10 +128,12 @@ def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -
             raise ValueError(f"layers.{i}.weights has fewer than {wanted} values")
         n_in = layer.units
     model.build(bool(config["sparse"]), draw=False)
+    # The index's own family: what suits a layer of that size by default may have changed since.
+    family = None if config.get("index") is None else hashing.get(config["index"])
     for i, layer in enumerate(model.layers):
         prefix = f"layers.{i}."
         state = {name[len(prefix) :]: tensor(name) for name in names if name.startswith(prefix)}
-        layer.set_state(state, model.optimizer)
+        layer.set_state(state, model.optimizer, family if layer is model.layers[-1] else None)
     for name in ("step", "first_step", "epochs_trained"):
         if not isinstance(config[name], int) or not 0 <= config[name] < 2**63:
             raise ValueError(f"{name} is {config[name]!r}, not a count")

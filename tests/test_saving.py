@@ -221,6 +221,70 @@ def test_tables_come_back(tmp_path, sampler):
         np.testing.assert_array_equal(a, b)
 
 
+def with_index(sampler="none", n=80):
+    """A model whose index the first rows of other data than `data` have shaped."""
+    x, y = data(n)
+    model = make(sampler)
+    model.fit(x, y, batch_size=9, verbose=0)
+    model.predict(data(30, seed=1)[0], **INDEXED)
+    return model, x, y
+
+
+INDEXED = {"top_k": 6, "exact": False, "n_candidates": 12, "batch_size": 4}
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("sampler", ["none", "uniform_own", "mixture"])
+def test_the_index_of_predictions_comes_back(tmp_path, monkeypatch, sampler, n_jobs):
+    model, x, y = with_index(sampler)
+    model.save(tmp_path / "m")
+    loaded = slide.load(tmp_path / "m")
+    wanted = model.predict(x, n_jobs=n_jobs, **INDEXED)
+    with monkeypatch.context() as patch:
+        patch.delattr("slide.hashing.index.build")  # there is no need to make it again
+        found = loaded.predict(x, n_jobs=n_jobs, **INDEXED)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for one in (model, loaded):
+        one.partial_fit(x, y, batch_size=9)  # after which the index is another
+    for a, b in zip(loaded.predict(x, **INDEXED), model.predict(x, **INDEXED), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (loaded.predict(x, **INDEXED)[0] != wanted[0]).any()
+
+
+def test_more_threads_ask_the_same_index(monkeypatch):
+    model, x, _ = with_index()
+    wanted = model.predict(x, n_jobs=1, **INDEXED)
+    monkeypatch.delattr("slide.hashing.index.build")
+    for n_jobs in (3, 1):
+        for a, b in zip(model.predict(x, n_jobs=n_jobs, **INDEXED), wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_an_index_of_other_weights_is_not_saved(tmp_path):
+    model, x, y = with_index()
+    model.partial_fit(x, y, batch_size=9)
+    model.save(tmp_path / "m")
+    with safe_open(tmp_path / "m", framework="np") as file:
+        assert json.loads(file.metadata()["config"])["index"] is None
+        assert not [name for name in file.keys() if "index" in name]  # noqa: SIM118
+
+
+def test_files_without_an_index(tmp_path):
+    model, x, _ = with_index()
+    model.save(tmp_path / "m")
+
+    def change(arrays, metadata, config):
+        del config["index"]
+        for name in [name for name in arrays if ".index." in name]:
+            del arrays[name]
+
+    rewrite(tmp_path / "m", change)
+    loaded = slide.load(tmp_path / "m")
+    assert same_weights(loaded, model)
+    assert loaded.predict(x, **INDEXED)[0].min() >= 0
+
+
 @pytest.mark.parametrize("sparse", [True, False, None])
 def test_what_comes_back(tmp_path, sparse):
     model = slide.Sequential(
@@ -424,12 +488,58 @@ def test_a_file_that_does_not_fit_together(saved, name):
     assert words in str(info.value)
 
 
+INDEX_DAMAGES = {
+    "family": (lambda a, m, c: c.update(index={"class_name": "Trees", "config": {}}), "Trees"),
+    "another family": (
+        lambda a, m, c: c["index"]["config"].update(n_components=64),
+        "index of layer 'dense_2': hash functions: basis has another shape",
+    ),
+    "a number": (lambda a, m, c: c.update(index=7), "got 7"),
+    "basis missing": (
+        lambda a, m, c: a.pop("layers.2.index.functions.basis"),
+        "index of layer 'dense_2': 'functions.basis'",
+    ),
+    "basis nan": (
+        set_value("layers.2.index.functions.basis", (0, 0), np.nan),
+        "index of layer 'dense_2': hash functions: basis has values that are not finite",
+    ),
+    "table length": (
+        replace_array("layers.2.index.tables.ids", lambda a: a[:, :-3]),
+        "index of layer 'dense_2': hash tables: ids is int32(1, 47)",
+    ),
+    "sketches": (
+        replace_array("layers.2.index.functions.sketches", lambda a: a + np.uint8(128)),
+        "index of layer 'dense_2': hash functions: sketches up to",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDEX_DAMAGES)
+def test_an_index_that_does_not_fit(tmp_path, name):
+    with_index()[0].save(tmp_path / "m")
+    change, words = INDEX_DAMAGES[name]
+    rewrite(tmp_path / "m", change)
+    with pytest.raises(ValueError, match="m is not a readable model file: ") as info:
+        slide.load(tmp_path / "m")
+    assert words in str(info.value)
+
+
+def test_an_index_of_a_layer_that_has_none(tmp_path):
+    model = slide.Sequential([slide.Input(3, sparse=True), slide.Dense(4)])
+    model.save(tmp_path / "m")
+    family = hashing.serialize(hashing.Sketches())
+    rewrite(tmp_path / "m", lambda arrays, metadata, config: config.update(index=family))
+    with pytest.raises(ValueError, match="an output layer on dense inputs can have one"):
+        slide.load(tmp_path / "m")
+
+
 @pytest.mark.parametrize("sampler", ["none", "many_bits", "dwta", "mixture"])
 def test_arrays_of_another_kind_never_crash(tmp_path, sampler):
     """Every array in turn: another dtype, order, length or content is refused, or works."""
     x, y = data(20)
     model, path = make(sampler), tmp_path / "m"
     model.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
+    model.predict(x, **INDEXED)
     model.save(path)
     content = path.read_bytes()
     rng = np.random.default_rng(7)
@@ -452,6 +562,9 @@ def test_arrays_of_another_kind_never_crash(tmp_path, sampler):
             except ValueError:
                 refused += 1
                 continue
+            ids = loaded.predict(x, **INDEXED, n_jobs=2)[0]
+            assert ids.min() >= -1
+            assert ids.max() < N_LABELS
             try:
                 loaded.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
             except FloatingPointError:
@@ -542,6 +655,7 @@ def test_damaged_bytes_never_crash(tmp_path, sampler):
     x, y = data(20)
     model = make(sampler)
     model.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
+    model.predict(x, **INDEXED)
     path = tmp_path / "m"
     model.save(path)
     content = path.read_bytes()
@@ -567,6 +681,7 @@ def test_damaged_bytes_never_crash(tmp_path, sampler):
         try:
             loaded.predict(x)
             loaded.predict(x, top_k=5, exact=False, n_jobs=1)
+            loaded.predict(x, **INDEXED)
             loaded.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
         except (FloatingPointError, ValueError, RuntimeError):
             pass  # as with wild weights, another number of features, or no optimizer
