@@ -175,11 +175,13 @@ def loads(active: Any) -> dict[str, float]:
 
 
 def drift(layer: Dense, active: Any, n_threads: int) -> float:
-    """Return the share of neurons that are not where their present weights belong."""
-    n = layer.units
-    ids = np.unique(np.linspace(0, n - 1, min(n, PANEL)).astype(np.int32))
+    """Return the share of the places of neurons that a rebuild would change."""
+    n, ids = layer.units, active.rebuilds.due()
+    if not active.retriever.places_jointly:
+        panel = np.unique(np.linspace(0, n - 1, min(n, PANEL)).astype(np.int32))
+        n, ids = len(panel), np.intersect1d(panel, ids, assume_unique=True)
     are, belong = _kernels.places(active, layer._parameters(False), ids, n_threads)
-    return float((are != belong).mean())
+    return float((are != belong).sum() / (n * are.shape[1]))
 
 
 def measures(layer: Dense, x: np.ndarray, k: int, n_threads: int) -> dict[str, float]:
@@ -226,8 +228,9 @@ class LayerDiagnosis:
         Their number; shares of them that hold no neuron, or more than `budget`, which no query can
         read to the end; the share of the neurons in the latter.
     drift : float or None
-        Share of the places of neurons in tables that are not those of their present weights. Of
-        clusters: their nearest cell is another one.
+        Share of the places of neurons in tables that a rebuild would change, because their weights
+        belong elsewhere by now. Of clusters: by the centroids as they are. A neuron that balanced
+        cells keep out of its nearest one is where it belongs.
     table_age, rebuilds, rebuild_seconds : float or None
         Steps since tables were refreshed, rebuilds so far and the seconds of one.
     rebuild_due : bool or None

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import reference
 
 import slide
 from slide import _plots, hashing, sampling, telemetry
@@ -23,6 +24,7 @@ OUTPUTS = {
     "minhash": LSH(hashing.MinHash(2, 4), max_active=40, rebuild_every=3),
     "crosspolytope": LSH(hashing.CrossPolytope(1, 4), max_active=40, rebuild_every=3),
     "clusters": LSH(hashing.Clusters(n_cells=10), max_active=40, rebuild_every=3),
+    "balanced": LSH(hashing.Clusters(9, 2, 3, max_load=1.0), max_active=40, rebuild_every=3),
     "sketches": LSH(hashing.Sketches(16, n_cells=4), max_active=40, rebuild_every=3),
     "rolling": LSH(hashing.SimHash(4, 5), 40, rebuild_every=4, schedule="rolling"),
     "drift": LSH(hashing.SimHash(4, 5), 40, rebuild_every=2, schedule="drift"),
@@ -277,6 +279,70 @@ def test_drift_is_what_a_rebuild_moves():
     assert 0 < moved.mean() < moved.any(axis=0).mean()
     assert drift == pytest.approx(moved.mean())
     assert model.diagnose(x)["last"].drift == 0
+
+
+def cells_of(active):
+    """(tables, neurons): the cell that each neuron is in."""
+    state = active.get_state()
+    cells = [np.repeat(np.arange(len(s) - 1), np.diff(s)) for s in state["tables.starts"]]
+    return np.take_along_axis(np.stack(cells), np.argsort(state["tables.ids"], axis=1), axis=1)
+
+
+@pytest.mark.parametrize("n_groups", [1, 3])
+def test_drift_of_balanced_cells_is_what_a_rebuild_moves(n_groups):
+    x, y = data()
+    family = hashing.Clusters(12, 2, n_groups, max_load=1.0)
+    model = make(LSH(family, max_active=30, rebuild_every=10_000))
+    model.compile("sgd")
+    model.predict(x[:1], top_k=1, exact=False, n_jobs=1)
+    layer = model.layers[-1]
+    arrays, w = layer._active.retriever.arrays, layer._weights
+    before = cells_of(layer._active)
+
+    def belong(capacity, changed):
+        return np.stack(
+            [
+                reference.balanced_cells(
+                    w, arrays["group_centroids"][t], arrays["centroids"][t], capacity, kept
+                )
+                for t, kept in enumerate(np.where(changed, -1, before))
+            ]
+        )
+
+    # Many are kept out of their nearest cells on purpose, and belong where they are.
+    assert (belong(N, np.ones(N, bool)) != before).mean() > 0.05
+    for moved in (False, True):
+        if moved:
+            layer._active.weights_moved()
+        assert model.diagnose(x, n=5)["last"].drift == 0
+    model.set_weights(model.get_weights())
+    model.predict(x[:1], top_k=1, exact=False, n_jobs=1)
+    before = cells_of(layer._active)
+    model.train_on_batch(x[:2], y[:2])
+    changed = layer._active.get_state()["dirty"] == 1
+    assert 10 < changed.sum() < 100
+    w[changed] += np.random.default_rng(0).normal(0, 0.1, (changed.sum(), w.shape[1]))
+    moved = belong(family.capacity(N), changed) != before
+    assert 0.01 < moved.mean() < changed.mean()
+    assert model.diagnose(x)["last"].drift == pytest.approx(moved.mean(), abs=1e-9)
+
+
+def test_what_a_rebuild_does_not_look_at_is_no_drift():
+    """Cells whose centroids moved are nearer to other neurons, which stay until they change."""
+    x, y = data()
+    model = make(LSH(hashing.Clusters(12), max_active=30, rebuild_every=1))
+    model.compile("sgd")
+    for i in range(4):
+        model.train_on_batch(x[i : i + 1], y[i : i + 1])
+    active = model.layers[-1]._active
+    changed = active.get_state()["dirty"] == 1
+    w, centroids = model.layers[-1]._weights, active.retriever.arrays["centroids"][0]
+    w[changed] += np.random.default_rng(0).normal(0, 0.3, (changed.sum(), w.shape[1]))
+    elsewhere = np.argmax(w @ centroids.T, axis=1) != cells_of(active)[0]
+    assert (elsewhere & changed).any()
+    assert (elsewhere & ~changed).any()
+    drift = model.diagnose(x)["last"].drift
+    assert drift == pytest.approx((elsewhere & changed).mean())
 
 
 @pytest.mark.parametrize("name", OUTPUTS)

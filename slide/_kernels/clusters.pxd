@@ -46,6 +46,8 @@ cdef class ClusterRetriever(Retriever):
     cdef void _cell(self, Parameters p, int t, Py_ssize_t row, uint64_t *code,
                     int thread) noexcept nogil
     cdef void _encode(self, int t, Py_ssize_t cell) noexcept nogil
+    cdef uint64_t *_place(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
+                          int n_threads) noexcept nogil
     cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
                       int n_threads) noexcept nogil
     cdef void _bound(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n, uint64_t *codes,

@@ -126,6 +126,10 @@ cdef class ClusterRetriever(Retriever):
     def in_bytes(self):
         return self.compact
 
+    @property
+    def places_jointly(self):
+        return self.capacity > 0
+
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
         cdef int t, c, g, _
         cdef uint64_t rng
@@ -256,9 +260,9 @@ cdef class ClusterRetriever(Retriever):
             w, &self.centroids[t, g * self.cells_of_group, 0], self.cells_of_group, p.ld, scores,
             thread)
 
-    cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
-                      int n_threads) noexcept nogil:
-        """The assignment half, for the rows ids (NULL: all)."""
+    cdef uint64_t *_place(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
+                          int n_threads) noexcept nogil:
+        """The cells for the rows ids (NULL: all), which it marks as moved."""
         cdef uint64_t *codes = <uint64_t *> self.codes_buffer.p
         cdef uint8_t *moved = <uint8_t *> self.moved_buffer.p
         cdef Py_ssize_t i
@@ -267,7 +271,13 @@ cdef class ClusterRetriever(Retriever):
         for i in range(n):
             moved[ids[i] if ids != NULL else i] = 1
         self._bound(p, t, ids, n, codes, n_threads)
-        self.tables.insert(t, ids, codes, 1, n, moved, 0)
+        return codes
+
+    cdef void _assign(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
+                      int n_threads) noexcept nogil:
+        """The assignment half, for the rows ids (NULL: all)."""
+        cdef uint8_t *moved = <uint8_t *> self.moved_buffer.p
+        self.tables.insert(t, ids, self._place(p, t, ids, n, n_threads), 1, n, moved, 0)
         memset(moved, 0, p.n_rows)
 
     cdef void _bound(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n, uint64_t *codes,
@@ -360,6 +370,17 @@ cdef class ClusterRetriever(Retriever):
         for t in range(n_tables):
             for i in prange(n, schedule="dynamic", chunksize=16, num_threads=n_threads):
                 self._cell(p, t, ids[i], out + i * n_tables + t, omp_get_thread_num())
+
+    cdef void codes_due(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil:
+        cdef uint64_t *codes
+        cdef Py_ssize_t i
+        cdef int t, n_tables = self.tables.n_tables
+        for t in range(n_tables):
+            codes = self._place(p, t, ids, n, n_threads)
+            for i in range(n):
+                out[i * n_tables + t] = codes[i]
+            memset(self.moved_buffer.p, 0, p.n_rows)
 
     cdef void roll(self, Parameters p, int table, Py_ssize_t first, Py_ssize_t last,
                    uint64_t seed, uint64_t *codes, int n_threads) noexcept nogil:

@@ -50,7 +50,7 @@ def places(ActiveSet active, Parameters p, const int32_t[::1] ids, int n_threads
     """Where neurons are in each table, and where their present weights belong: two (n, n_tables)
     int64 arrays of numbers of buckets, -1 for nowhere.
 
-    ids : ascending
+    ids : ascending; all that move, where retrievers place them jointly
     """
     cdef Tables tables
     cdef Py_ssize_t n = ids.shape[0], i, j, slot
@@ -72,7 +72,7 @@ def places(ActiveSet active, Parameters p, const int32_t[::1] ids, int n_threads
     if n == 0:
         return are, belong
     with nogil:
-        active.retriever.codes_now(p, &ids[0], n, &code[0, 0], n_threads)
+        active.retriever.codes_due(p, &ids[0], n, &code[0, 0], n_threads)
         for t in range(tables.n_tables):
             for i in range(n):
                 if code[i, t] != <uint64_t> NO_BUCKET:

@@ -175,6 +175,13 @@ cdef class Rebuilds:
             self.round[1] = 0
         self.next_rebuild = step + 1
 
+    def due(self):
+        """Neurons that the next rebuild, or a round of a rolling schedule, looks at: int32,
+        ascending."""
+        if self.roll_steps or not self.built:
+            return np.arange(self.n_neurons, dtype=np.int32)
+        return np.flatnonzero(<uint8_t[:self.n_neurons]> self.dirty).astype(np.int32)
+
     def get_state(self):
         state = {"schedule": np.array([self.next_rebuild, self.n_rebuilds, self.built])}
         if self.retriever is not None:

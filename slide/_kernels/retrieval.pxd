@@ -158,6 +158,8 @@ cdef class Retriever:
                           Py_ssize_t most, Marks *marks, uint64_t *rng, int thread) noexcept nogil
     cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
                         int n_threads) noexcept nogil
+    cdef void codes_due(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil
     cdef void roll(self, Parameters p, int table, Py_ssize_t first, Py_ssize_t last,
                    uint64_t seed, uint64_t *codes, int n_threads) noexcept nogil
 

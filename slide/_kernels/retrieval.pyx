@@ -54,6 +54,11 @@ cdef class Retriever:
         """Whether most of a query's products are those of bytes."""
         return False
 
+    @property
+    def places_jointly(self):
+        """Whether where a neuron belongs depends on which others move."""
+        return False
+
     def equip(self, str strategy="vanilla", int min_collisions=1, str query="input",
               Py_ssize_t n_candidates=0, Py_ssize_t capacity=0, str overflow="reservoir",
               uint64_t seed=0):
@@ -319,6 +324,11 @@ cdef class Retriever:
                         int n_threads) noexcept nogil:
         """out[i * n_tables + t] = where ids[i] belongs in table t by its present weights."""
         pass
+
+    cdef void codes_due(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
+                        int n_threads) noexcept nogil:
+        """The same if ids, ascending, are all that move."""
+        self.codes_now(p, ids, n, out, n_threads)
 
     cdef void roll(self, Parameters p, int table, Py_ssize_t first, Py_ssize_t last,
                    uint64_t seed, uint64_t *codes, int n_threads) noexcept nogil:

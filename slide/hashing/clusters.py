@@ -44,8 +44,6 @@ class Clusters(HashFamily):
     an assignment problem in cubic time (Malinen & Franti, S+SSPR 2014) or lets full cells compete
     less (Banerjee & Ghosh, IEEE Transactions on Neural Networks 2004).
 
-    A neuron outside of its nearest cell counts as drift in `Sequential.diagnose`.
-
     Examples
     --------
     >>> Clusters(n_cells=128)
