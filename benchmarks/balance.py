@@ -15,14 +15,14 @@ import numpy as np
 
 from slide.hashing import Clusters
 
-LOADS = (None, 2.0, 1.5, 1.25, 1.0)
+FACTORS = (None, 2.0, 1.5, 1.25, 1.0)
 SHARES = (0.005, 0.01, 0.02, 0.04)
 TIMED = (0.005, 0.04)
 
 
-def measure(snapshot, max_load, seed):
+def measure(snapshot, capacity_factor, seed):
     """Largest cell and deviation in averages, seconds of a rebuild; a point for every share."""
-    sampler = frontier.ranking(Clusters(max_load=max_load))
+    sampler = frontier.ranking(Clusters(capacity_factor=capacity_factor))
     active, p, seconds = families.prepared(
         sampler,
         snapshot.before,
@@ -44,13 +44,13 @@ def measure(snapshot, max_load, seed):
 
 def rows(name, epoch, snapshot, n_seeds):
     """One row for every bound: means over the seeds, with standard errors of recalls."""
-    found = {max_load: [] for max_load in LOADS}
+    found = {capacity_factor: [] for capacity_factor in FACTORS}
     for seed in range(n_seeds):
-        for max_load in LOADS:
-            found[max_load].append(measure(snapshot, max_load, seed))
-    for max_load, results in found.items():
+        for capacity_factor in FACTORS:
+            found[capacity_factor].append(measure(snapshot, capacity_factor, seed))
+    for capacity_factor, results in found.items():
         largest, deviation, seconds, points = zip(*results, strict=True)
-        line = [f"{name}, {epoch}", "none" if max_load is None else f"{max_load:g}"]
+        line = [f"{name}, {epoch}", "none" if capacity_factor is None else f"{capacity_factor:g}"]
         line += [f"{np.mean(largest):.2f}", f"{np.mean(deviation):.2f}"]
         recalls = np.array([[point.recall for point in of_seed] for of_seed in points])
         errors = recalls.std(axis=0, ddof=1) / np.sqrt(n_seeds)
@@ -71,7 +71,7 @@ def main():
         for epoch, before, after, inputs, shown in families.snapshots(name, options):
             snapshot = frontier.Snapshot(before, after, inputs, shown)
             lines += rows(name, epoch, snapshot, options.seeds)
-    header = ["set, epoch", "max_load", "largest cell / average", "deviation / average"]
+    header = ["set, epoch", "capacity_factor", "largest cell / average", "deviation / average"]
     header += [f"recall@{families.TOP}, {100 * share:g}%" for share in SHARES]
     header += [f"us a query, {100 * share:g}%" for share in TIMED] + ["ms a rebuild"]
     title = (

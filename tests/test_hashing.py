@@ -292,7 +292,9 @@ def test_codes_of_no_vectors():
     assert hashing.SimHash(4, 3).codes(np.zeros((0, 5))).shape == (0, 3)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, hashing.Clusters(8, 2, max_load=1.5)], ids=repr)
+@pytest.mark.parametrize(
+    "family", [*FAMILIES, hashing.Clusters(8, 2, capacity_factor=1.5)], ids=repr
+)
 def test_families_come_back_from_their_descriptions(family):
     again = hashing.get(hashing.serialize(family))
     assert type(again) is type(family)
@@ -318,14 +320,14 @@ def test_cluster_layouts(n_neurons):
     assert groups <= min(10, n_neurons)
 
 
-@pytest.mark.parametrize("max_load", [1, 1.0, 1.1, 1.25, 3.7, 1e308])
+@pytest.mark.parametrize("capacity_factor", [1, 1.0, 1.1, 1.25, 3.7, 1e308])
 @pytest.mark.parametrize("n_groups", ["auto", 1, 7])
 @pytest.mark.parametrize("n_neurons", [1, 2, 5, 99, 100, 13_043, 670_091, 10_000_019])
-def test_capacities_of_cells(n_neurons, n_groups, max_load):
+def test_capacities_of_cells(n_neurons, n_groups, capacity_factor):
     for n_cells in ("auto", 3, 10, 5000, 1 << 24):
-        family = hashing.Clusters(n_cells, n_groups=n_groups, max_load=max_load)
+        family = hashing.Clusters(n_cells, n_groups=n_groups, capacity_factor=capacity_factor)
         cells = math.prod(family.layout(n_neurons))
-        wanted = math.ceil(Fraction(str(max_load)) * n_neurons / cells)
+        wanted = math.ceil(Fraction(str(capacity_factor)) * n_neurons / cells)
         assert family.capacity(n_neurons) == min(wanted, n_neurons)
         assert cells * family.capacity(n_neurons) >= n_neurons
     assert hashing.Clusters().capacity(n_neurons) == 0
@@ -354,9 +356,9 @@ def test_capacities_of_cells(n_neurons, n_groups, max_load):
         (lambda v: hashing.Clusters(n_tables=v), "n_tables", 0),
         (lambda v: hashing.Clusters(n_groups=v), "n_groups", -2),
         (lambda v: hashing.Clusters(n_probes=v), "n_probes", 0),
-        (lambda v: hashing.Clusters(max_load=v), "max_load must be at least 1", 0.99),
-        (lambda v: hashing.Clusters(max_load=v), "max_load must be finite", math.nan),
-        (lambda v: hashing.Clusters(max_load=v), "max_load must be finite", math.inf),
+        (lambda v: hashing.Clusters(capacity_factor=v), "capacity_factor must be at least 1", 0.99),
+        (lambda v: hashing.Clusters(capacity_factor=v), "capacity_factor must be finite", math.nan),
+        (lambda v: hashing.Clusters(capacity_factor=v), "capacity_factor must be finite", math.inf),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(make, name, value):
@@ -386,9 +388,9 @@ def test_numbers_of_a_wrong_type_are_refused_by_name(family, name, value):
 
 @pytest.mark.parametrize("value", ["1.5", True, [1.5]])
 def test_a_load_is_a_number(value):
-    words = f"max_load must be a number, got {value!r}"
+    words = f"capacity_factor must be a number, got {value!r}"
     with pytest.raises(TypeError, match=re.escape(words)):
-        hashing.Clusters(max_load=value)
+        hashing.Clusters(capacity_factor=value)
 
 
 def test_unknown_families_are_refused():

@@ -14,7 +14,7 @@ from slide.hashing import DWTA, E2LSH, Clusters, SimHash
 
 DIM = 9
 CODED = [SimHash(4, 3), SimHash(9, 2, "rademacher"), DWTA(2, 3, 3)]
-BALANCED = [Clusters(7, 2, max_load=1.0), Clusters(12, 2, 3, 3, max_load=1.2)]
+BALANCED = [Clusters(7, 2, capacity_factor=1.0), Clusters(12, 2, 3, 3, capacity_factor=1.2)]
 GROUPED = [Clusters(6), Clusters(7, 2), Clusters(12, 2, 3, 3), *BALANCED]
 PROJECTED = [SimHash(4, 3, n_probes=3), SimHash(3, 4, transform="sign_alsh"), E2LSH(2, 3)]
 
@@ -359,7 +359,7 @@ def test_a_round_of_clusters_is_an_iteration_of_k_means(family, every):
             old = {name: a.copy() for name, a in arrays.items()}
             before = places(active)
             wanted = nearest(active, w)[:, t]
-            if family.max_load:
+            if family.capacity_factor:
                 near = wanted
                 centroids = (old[name][t, :, :DIM] for name in ("group_centroids", "centroids"))
                 capacity = family.capacity(n)

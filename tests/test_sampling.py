@@ -503,16 +503,16 @@ def balanced(active, t, w, capacity, kept):
     return reference.balanced_cells(w, groups, cells, capacity, kept)
 
 
-@pytest.mark.parametrize("max_load", [1.0, 1.3])
+@pytest.mark.parametrize("capacity_factor", [1.0, 1.3])
 @pytest.mark.parametrize("n", [480, 501])
 @pytest.mark.parametrize(("n_cells", "n_groups"), LAYOUTS)
-def test_balanced_cells_hold_no_more_than_their_share(n_cells, n_groups, n, max_load):
+def test_balanced_cells_hold_no_more_than_their_share(n_cells, n_groups, n, capacity_factor):
     p = uneven_layer(n)
     w = np.asarray(p.weights)[:, :9]
-    family = hashing.Clusters(n_cells, 3, n_groups, max_load=max_load)
+    family = hashing.Clusters(n_cells, 3, n_groups, capacity_factor=capacity_factor)
     capacity = family.capacity(n)
     n_cells = math.prod(family.layout(n))
-    assert capacity == math.ceil(max_load * n / n_cells)
+    assert capacity == math.ceil(capacity_factor * n / n_cells)
     active = active_set(sampling.LSH(family, max_active=50, rebuild_every=10), p)
     select_one(active, p, np.ones(9), seed=5)
     rng = np.random.default_rng(3)
@@ -536,7 +536,7 @@ def test_balanced_cells_hold_no_more_than_their_share(n_cells, n_groups, n, max_
 def test_neurons_leave_their_nearest_cell_only_if_it_is_full():
     p = uneven_layer(600)
     w = np.asarray(p.weights)[:, :9].astype(float)
-    active = active_set(sampling.LSH(hashing.Clusters(12, max_load=1.5), 50), p)
+    active = active_set(sampling.LSH(hashing.Clusters(12, capacity_factor=1.5), 50), p)
     select_one(active, p, np.ones(9))
     (cells,), centroids = cells_of(active), active.retriever.arrays["centroids"][0, :, :9]
     scores = w @ centroids.T
@@ -555,7 +555,7 @@ def test_neurons_leave_their_nearest_cell_only_if_it_is_full():
 @pytest.mark.parametrize("n_groups", [1, 3])
 def test_equal_neurons_fill_one_cell_after_the_other(n_groups, value):
     p = parameters(np.full((70, 4), value))
-    family = hashing.Clusters(12, 2, n_groups, max_load=1.0)
+    family = hashing.Clusters(12, 2, n_groups, capacity_factor=1.0)
     active = active_set(sampling.LSH(family, 70), p)
     select_one(active, p, np.ones(4))
     np.testing.assert_array_equal(cells_of(active), [np.arange(70) // 6] * 2)
@@ -565,7 +565,7 @@ def test_equal_neurons_fill_one_cell_after_the_other(n_groups, value):
 def test_new_functions_keep_the_balance(n_groups):
     p = uneven_layer(400)
     w = np.asarray(p.weights)[:, :9]
-    family = hashing.Clusters(20, 2, n_groups, max_load=1.2)
+    family = hashing.Clusters(20, 2, n_groups, capacity_factor=1.2)
     active = active_set(sampling.LSH(family, 50, rebuild_every=1, new_functions_every=1), p)
     seen = []
     for step in range(3):
@@ -580,9 +580,9 @@ def test_new_functions_keep_the_balance(n_groups):
 
 def test_without_a_bound_and_with_one_that_is_far_cells_are_the_same():
     states = []
-    for max_load in (None, 1e300):
+    for capacity_factor in (None, 1e300):
         p = uneven_layer(500)
-        family = hashing.Clusters(12, 2, 3, max_load=max_load)
+        family = hashing.Clusters(12, 2, 3, capacity_factor=capacity_factor)
         active = active_set(sampling.LSH(family, 50, rebuild_every=1), p)
         for step in range(3):
             select_one(active, p, np.ones(9), step=step)
@@ -603,7 +603,7 @@ def test_balance_survives_weights_that_are_not_finite():
     weights[::3], weights[1::3, 2] = np.nan, np.inf
     p = parameters(weights)
     for n_groups in (1, 3):
-        family = hashing.Clusters(9, 2, n_groups, max_load=1.0)
+        family = hashing.Clusters(9, 2, n_groups, capacity_factor=1.0)
         active = active_set(sampling.LSH(family, 9, rebuild_every=1), p)
         for step in range(3):
             select_one(active, p, np.ones(4), step=step)
@@ -611,13 +611,13 @@ def test_balance_survives_weights_that_are_not_finite():
                 assert np.bincount(cells).tolist() == [10] * 9
 
 
-@pytest.mark.parametrize("max_load", [None, 1.0])
+@pytest.mark.parametrize("capacity_factor", [None, 1.0])
 @pytest.mark.parametrize("n_groups", [1, 6])
-def test_clusters_are_the_same_with_any_number_of_threads(n_groups, max_load):
+def test_clusters_are_the_same_with_any_number_of_threads(n_groups, capacity_factor):
     states = []
     for n_threads in (1, 2, 3):
         p = random_layer(0, 1000)
-        family = hashing.Clusters(30, 3, n_groups, max_load=max_load)
+        family = hashing.Clusters(30, 3, n_groups, capacity_factor=capacity_factor)
         sampler = sampling.LSH(family, max_active=20, rebuild_every=5)
         active = active_set(sampler, p, n_threads=n_threads)
         select_one(active, p, np.ones(9), n_threads=n_threads)
@@ -647,7 +647,7 @@ def test_tables_are_the_same_with_any_number_of_threads(family):
             np.testing.assert_array_equal(array, state[name])
 
 
-@pytest.mark.parametrize("max_load", [None, 1.0])
+@pytest.mark.parametrize("capacity_factor", [None, 1.0])
 @pytest.mark.parametrize("n_groups", [1, 3])
 @pytest.mark.parametrize(
     "weights",
@@ -663,16 +663,16 @@ def test_tables_are_the_same_with_any_number_of_threads(family):
         pytest.param(np.full((9, 4), 1e18), id="huge"),
     ],
 )
-def test_clusters_of_odd_layers(weights, n_groups, max_load):
+def test_clusters_of_odd_layers(weights, n_groups, capacity_factor):
     n = len(weights)
     p = parameters(weights)
-    family = hashing.Clusters(20, 2, n_groups, max_load=max_load)
+    family = hashing.Clusters(20, 2, n_groups, capacity_factor=capacity_factor)
     sampler = sampling.LSH(family, max_active=n, rebuild_every=1)
     active = active_set(sampler, p)
     for step in range(4):
         _, _, ids, _ = select_one(active, p, [1.0, 2.0, 3.0, 1.0], step=step)
         largest = max(np.bincount(cells).max() for cells in cells_of(active))
-        assert max_load is None or largest == -(-n // math.prod(family.layout(n)))
+        assert capacity_factor is None or largest == -(-n // math.prod(family.layout(n)))
         assert len(np.unique(ids)) == len(ids)
         if n_groups == 1:  # all cells are looked at: nobody is lost, and empty ones do no harm
             assert sorted(ids) == list(range(n))

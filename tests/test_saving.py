@@ -46,7 +46,7 @@ SAMPLERS = {
     "many_bits": lambda: lsh(hashing.SimHash(n_bits=40, n_tables=3), min_active=9),
     "clusters": lambda: lsh(hashing.Clusters(n_cells=9, n_tables=2), new_functions_every=3),
     "two_levels": lambda: lsh(hashing.Clusters(n_cells=9, n_tables=2, n_groups=3, n_probes=2)),
-    "balanced": lambda: lsh(hashing.Clusters(9, 2, 3, 2, max_load=1.2)),
+    "balanced": lambda: lsh(hashing.Clusters(9, 2, 3, 2, capacity_factor=1.2)),
     "mixture": lambda: sampling.Mixture(
         [lsh(hashing.Clusters(n_cells=9)), sampling.Frequent(4), sampling.Uniform(6)]
     ),

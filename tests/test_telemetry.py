@@ -24,7 +24,7 @@ OUTPUTS = {
     "minhash": LSH(hashing.MinHash(2, 4), max_active=40, rebuild_every=3),
     "crosspolytope": LSH(hashing.CrossPolytope(1, 4), max_active=40, rebuild_every=3),
     "clusters": LSH(hashing.Clusters(n_cells=10), max_active=40, rebuild_every=3),
-    "balanced": LSH(hashing.Clusters(9, 2, 3, max_load=1.0), max_active=40, rebuild_every=3),
+    "balanced": LSH(hashing.Clusters(9, 2, 3, capacity_factor=1.0), max_active=40, rebuild_every=3),
     "sketches": LSH(hashing.Sketches(16, n_cells=4), max_active=40, rebuild_every=3),
     "rolling": LSH(hashing.SimHash(4, 5), 40, rebuild_every=4, schedule="rolling"),
     "drift": LSH(hashing.SimHash(4, 5), 40, rebuild_every=2, schedule="drift"),
@@ -291,7 +291,7 @@ def cells_of(active):
 @pytest.mark.parametrize("n_groups", [1, 3])
 def test_drift_of_balanced_cells_is_what_a_rebuild_moves(n_groups):
     x, y = data()
-    family = hashing.Clusters(12, 2, n_groups, max_load=1.0)
+    family = hashing.Clusters(12, 2, n_groups, capacity_factor=1.0)
     model = make(LSH(family, max_active=30, rebuild_every=10_000))
     model.compile("sgd")
     model.predict(x[:1], top_k=1, exact=False, n_jobs=1)

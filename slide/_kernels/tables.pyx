@@ -263,10 +263,11 @@ cdef class Tables:
         -------
         dict
             n_buckets (of one table, as far as they are told apart), empty (mean share of these
-            without members), mean_load and max_load (members of the others), load_of_item (mean
-            members of the bucket that an item is in: what a query as like as an item meets),
-            overfull (mean share of the buckets with members that do not show all of them), hidden
-            (share of all members that are not shown) and outside (share of items in no bucket).
+            without members), mean_load and max_load (members of one of the others, and of the
+            largest), load_of_item (mean members of the bucket that an item is in: what a query as
+            like as an item meets), overfull (mean share of the buckets with members that do not
+            show all of them), hidden (share of all members that are not shown) and outside (share
+            of items in no bucket).
         """
         cdef int t
         n_buckets = self.n_slots << self.tag_bits

@@ -31,23 +31,24 @@ class Clusters(HashFamily):
         group up to 1,024 cells, ``sqrt(n_cells)`` beyond.
     n_probes : int
         Groups that a query looks into, best first, over all tables.
-    max_load : float, optional
-        Balanced cells: none has more neurons than the average times this, rounded up; at least 1.
-        None: no bound.
+    capacity_factor : float, optional
+        Balanced cells: the capacity of each is the average number of neurons times this, rounded
+        up, as that of experts in a mixture (Fedus, Zoph & Shazeer, JMLR 2022); at least 1. None:
+        no bound.
 
     Notes
     -----
-    With ``max_load`` all neurons that are assigned go to their nearest cells first. Of those that
-    are too many for a cell the most similar to its centroid stay; the others, most similar first,
-    go to the nearest cells with room. Groups are bounded before their cells, by what these hold
-    together. This greedy pass costs less than two more assignments; balanced k-means proper solves
-    an assignment problem in cubic time (Malinen & Franti, S+SSPR 2014) or lets full cells compete
-    less (Banerjee & Ghosh, IEEE Transactions on Neural Networks 2004).
+    With ``capacity_factor`` all neurons that are assigned go to their nearest cells first. Of those
+    that are too many for a cell the most similar to its centroid stay; the others, most similar
+    first, go to the nearest cells with room. Groups are bounded before their cells, by what these
+    hold together. This greedy pass costs less than two more assignments; balanced k-means proper
+    solves an assignment problem in cubic time (Malinen & Franti, S+SSPR 2014) or lets full cells
+    compete less (Banerjee & Ghosh, IEEE Transactions on Neural Networks 2004).
 
     Examples
     --------
     >>> Clusters(n_cells=128)
-    Clusters(n_cells=128, n_tables=1, n_groups='auto', n_probes=8, max_load=None)
+    Clusters(n_cells=128, n_tables=1, n_groups='auto', n_probes=8, capacity_factor=None)
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Clusters(HashFamily):
         n_tables: int = 1,
         n_groups: int | str = "auto",
         n_probes: int = 8,
-        max_load: float | None = None,
+        capacity_factor: float | None = None,
     ):
         self.n_cells: Any = n_cells
         if n_cells != "auto":
@@ -66,9 +67,11 @@ class Clusters(HashFamily):
             self.n_groups = check.check_positive_int("n_groups", n_groups, high=1 << 20)
         self.n_tables = check.check_positive_int("n_tables", n_tables, high=10_000)
         self.n_probes = check.check_positive_int("n_probes", n_probes, high=1 << 20)
-        self.max_load = max_load
-        if max_load is not None:
-            self.max_load = check.check_finite_float("max_load", max_load, at_least=1.0)
+        self.capacity_factor = capacity_factor
+        if capacity_factor is not None:
+            self.capacity_factor = check.check_finite_float(
+                "capacity_factor", capacity_factor, at_least=1.0
+            )
 
     def layout(self, n_neurons: int) -> tuple[int, int]:
         """Return (groups, cells of a group) for a layer of that size."""
@@ -84,12 +87,12 @@ class Clusters(HashFamily):
 
     def capacity(self, n_neurons: int) -> int:
         """Return the most neurons of a cell in a layer of that size; 0: any number."""
-        if self.max_load is None:
+        if self.capacity_factor is None:
             return 0
         groups, cells = self.layout(n_neurons)
         n_cells = groups * cells
         # Less a little, so that 1.1 times 10 is 11 and not, as floats have it, somewhat more.
-        return math.ceil(min(self.max_load, n_cells) * n_neurons / n_cells - 1e-9)
+        return math.ceil(min(self.capacity_factor, n_cells) * n_neurons / n_cells - 1e-9)
 
     def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
         groups, cells = self.layout(n_neurons)
@@ -117,5 +120,5 @@ class Clusters(HashFamily):
             "n_tables": self.n_tables,
             "n_groups": self.n_groups,
             "n_probes": self.n_probes,
-            "max_load": self.max_load,
+            "capacity_factor": self.capacity_factor,
         }
