@@ -119,29 +119,37 @@ class Batches:
                 raise ValueError(f"bias_initializer of {layer!r} needs x and y as arrays")
         self.model, self.batches, self.steps, self.n_threads = model, batches, steps, n_threads
         self.samples = None
+        self.tunes = False  # whether `some` may be asked for rows
         self._iterator: Any = None
-        self._last: deque[Any] = deque()  # features of the last batches, and in all their rows:
-        self._n_last = 0
+        self._last: deque[Any] = deque()  # features of the last rows: copies
 
     def begin(self) -> None:
         """Nothing is known before the first batch."""
 
     def _remember(self, x: Any, n: int) -> None:
-        self._last.append((x, n))
-        self._n_last += n
-        while self._n_last - self._last[0][1] >= LOOKED_AT:
-            self._n_last -= self._last.popleft()[1]
+        x = sliceable(sp.csr_array(x)) if sp.issparse(x) else np.asarray(x)
+        rng = np.random.default_rng([self.model.seed, self.model.step])
+        self._last.append(x[np.sort(rng.choice(n, min(n, LOOKED_AT), replace=False))])
+        extra = sum(rows.shape[0] for rows in self._last) - LOOKED_AT
+        while extra > 0:
+            first = self._last.popleft()
+            if first.shape[0] > extra:
+                self._last.appendleft(first[np.arange(extra, first.shape[0])])
+            extra -= first.shape[0]
 
     def some(self, rng: np.random.Generator) -> Any:
-        """Return rows for a look at what the model does with them."""
-        parts = [sp.csr_array(x) for x, _ in self._last]
-        x = sliceable(sp.vstack(parts, format="csr"))
-        return x[np.sort(rng.choice(self._n_last, min(self._n_last, LOOKED_AT), replace=False))]
+        """Return rows for a look at what the model does with them; None: there are none."""
+        if not self._last:
+            return None
+        return sp.vstack([sp.csr_array(rows) for rows in self._last], format="csr")
 
     def epoch(self) -> Iterator[Execution]:
         # An iterator goes on where the last epoch stopped; anything else starts over.
         if self._iterator is None or iter(self.batches) is not self._iterator:
             self._iterator = iter(self.batches)
+        remembers = self.tunes and self.model._chooses
+        if not remembers:
+            self._last.clear()
         for i in range(self.steps if self.steps is not None else 1 << 62):
             try:
                 batch = next(self._iterator)
@@ -154,7 +162,8 @@ class Batches:
             data, _ = self.model._checked(x, y, weights, names)
             if data.n == 0:
                 raise ValueError(f"batch {i} of x has no rows")
-            self._remember(x, data.n)
+            if remembers:
+                self._remember(x, data.n)
             rates = _rates(self.model, 1)
 
             def run(data: Data = data, rates: np.ndarray = rates) -> Any:

@@ -550,6 +550,8 @@ class Sequential:
                 {"epochs": epochs, "samples": source.samples, "verbose": verbose},
             )
             tunes = not any(isinstance(c, callbacks_.ChooseSampler) for c in hooks)
+            if isinstance(source, Batches):
+                source.tunes = tunes
             source.begin()
             self.stop_training = False
             logs: dict[str, Any] = {}
@@ -625,6 +627,12 @@ class Sequential:
         rate = self.optimizer.learning_rate(max(0, self.step - 1))
         return {**logs, **self._phase_logs(), "lr": rate}
 
+    @property
+    def _chooses(self) -> bool:
+        """Whether the output layer's hash family is chosen in `fit`."""
+        sampler = self.layers[-1].sampler
+        return isinstance(sampler, sampling.LSH) and sampler.chooses
+
     def _choose(
         self, source: Any, batch_size: int, n_threads: int, logs: dict[str, Any]
     ) -> str | None:
@@ -632,12 +640,14 @@ class Sequential:
 
         Returns a line about what it chose, None if it stays; the time is put among the logs.
         """
-        layer = self.layers[-1]
-        sampler = layer.sampler
-        if not isinstance(sampler, sampling.LSH) or not sampler.chooses:
+        if not self._chooses:
             return None
+        layer = self.layers[-1]
+        sampler: Any = layer.sampler
         started = time.perf_counter()
         x = source.some(np.random.default_rng([self.seed, self.step]))
+        if x is None:
+            return None
         try:
             inputs, bias = self._output_inputs(x, n_threads)
             choice = tuning.review(

@@ -199,8 +199,8 @@ class LSH(Sampler):
     and 1.8 s: more than an epoch, if it has few samples); the history has the time as
     ``"time_choice"``. As measured times decide, two runs with the same seed can choose
     differently. `Sequential.partial_fit` and `Sequential.train_on_batch` do not choose, and neither
-    does a fit with a `slide.callbacks.ChooseSampler`. Of an iterable of batches, rows of the last
-    ones are looked at.
+    does a fit with a `slide.callbacks.ChooseSampler`. Of an iterable of batches, the last 256 rows
+    are looked at, of which copies are kept, and random ones of larger batches.
 
     **Correction.** With ``correction="logq"``, all buckets of the query are read, and of more than
     `max_active` neurons in them so many are kept at random. The weighted sum over the sample is

@@ -1,13 +1,14 @@
 """Families measured on a layer: recall as by brute force, the rule, and what is refused."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 import slide
-from slide import hashing, sampling, tuning
+from slide import _executions, hashing, sampling, tuning
 
 
 def layer(seed=0, n=1500, n_in=20, rank=5):
@@ -603,6 +604,106 @@ def test_choosing_on_batches_and_rows_of_any_kind(form, compared, monkeypatch):
     other = model.layers[-1].sampler.choice
     assert one.measured[1].recall == pytest.approx(other.measured[1].recall, abs=0.15)
     assert rows == [256, 256]
+
+
+def linear_model(sampler):
+    """A model whose output layer's inputs are the features."""
+    output = slide.Dense(400, "softmax", sampler=sampler)
+    model = slide.Sequential([slide.Input(12, sparse=False), output])
+    model.compile()
+    return model
+
+
+class Reused:
+    """Batches of random rows, all in the same memory; which of the arrays still exist."""
+
+    def __init__(self, sizes):
+        rng = np.random.default_rng(1)
+        self.rows = [rng.standard_normal((n, 12)).astype(np.float32) for n in sizes]
+        self.y = rng.integers(400, size=max(sizes))
+        self.alive = []
+
+    def __iter__(self):
+        memory = np.empty((len(self.y), 12), np.float32)
+        seen = []
+        for rows in self.rows:
+            memory[: len(rows)] = rows
+            batch = memory[: len(rows)]
+            seen.append(weakref.ref(batch))
+            yield batch, self.y[: len(rows)]
+            del batch
+            self.alive.append(sum(one() is not None for one in seen))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize(
+    ("sizes", "last"),
+    [
+        ([7], 1),  # so many batches have rows among the last 256
+        ([90, 90, 90, 90], 3),
+        ([300, 1000], 1),
+        ([1000, 40], 2),
+        ([300, 256], 1),
+        ([1] * 300, 256),
+    ],
+)
+def test_the_last_rows_of_batches_are_looked_at(sizes, last, form, compared, monkeypatch):
+    looked, review = [], tuning.review
+
+    def noting(sampler, weights, X, *others, **options):
+        looked.append(np.array(X[:, :12]))
+        return review(sampler, weights, X, *others, **options)
+
+    monkeypatch.setattr(tuning, "review", noting)
+    batches = Reused(sizes)
+    linear_model(sampling.LSH(max_active=40)).fit(
+        ((form(x), y) for x, y in batches), verbose=0, n_jobs=1
+    )
+    assert [len(X) for X in looked] == [min(256, sum(sizes))]
+    found = {row.tobytes() for row in looked[0]}
+    held = [len(found & {row.tobytes() for row in rows}) for rows in batches.rows]
+    assert sum(held) == len(looked[0]) == len(found)
+    assert held[-1] == min(256, sizes[-1])
+    assert all(held[-last:])
+    assert not any(held[:-last])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "callbacks"),
+    [
+        (None, []),
+        (sampling.Uniform(20), []),
+        (sampling.LSH("clusters", max_active=40), []),
+        (sampling.LSH(max_active=40), []),
+        (sampling.LSH(max_active=40), [slide.callbacks.ChooseSampler(np.ones((9, 12)))]),
+    ],
+    ids=repr,
+)
+def test_batches_are_not_held(sampler, callbacks, compared, monkeypatch):
+    """A batch is gone when the next one comes, and copies of rows are made for a look only."""
+    copied, remember = [], _executions.Batches._remember
+    monkeypatch.setattr(
+        _executions.Batches,
+        "_remember",
+        lambda self, x, n: copied.append(n) or remember(self, x, n),
+    )
+    batches = Reused([20] * 6)
+    sampled_model(sampler)[0].fit(batches, verbose=0, n_jobs=1, callbacks=callbacks)
+    assert max(batches.alive) <= 2
+    chooses = isinstance(sampler, sampling.LSH) and sampler.chooses and not callbacks
+    assert copied == ([20] * 6 if chooses else [])
+
+
+def test_a_sampler_that_comes_between_batches_has_no_rows_to_choose_on(compared):
+    class Changing(slide.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                self.model.set_sampler(sampling.LSH(max_active=40))
+
+    model = linear_model(sampling.Uniform(20))
+    history = model.fit(Reused([20] * 3), epochs=2, verbose=0, callbacks=[Changing()]).history
+    assert len(history["time_choice"]) == 1
+    assert len(compared) == 1
 
 
 def test_single_batches_do_not_choose(compared):
