@@ -68,6 +68,7 @@ class Sequential:
         self._clocks: np.ndarray | None = None
         self._products_so_far: np.ndarray | None = None
         self._rebuilds: list[float] = []
+        self._epoch_seconds = 0.0
         self._recent: list[Any] = []
         self.epochs_trained = 0
         # One number that the kernels advance themselves: an interrupt never comes between a step
@@ -594,6 +595,7 @@ class Sequential:
                 self._unsettled = True
                 done, more_loss, more_computed, more_products = execution.run()
                 seconds += time.perf_counter() - started
+                self._epoch_seconds = seconds
                 if done < execution.n_batches:
                     raise FloatingPointError(
                         f"training diverged at step {self.step}: the loss or a gradient is NaN, "
@@ -655,6 +657,7 @@ class Sequential:
                 layer._weights[:, : layer.n_in],
                 inputs,
                 bias,
+                self._epoch_seconds,
                 batch_size=batch_size,
                 n_jobs=n_threads,
             )

@@ -193,14 +193,21 @@ class LSH(Sampler):
     all are compared, and one that finds at least a point more takes its place. Rebuilds come as by
     default: for sketches on WordNet every 25, 50 or 100 steps made no difference.
 
+    A comparison may take half as long as the training of the epoch before it, or a second where
+    that is more. All activations are computed and one family is measured in any case; another is
+    only if there is time for one that takes as long as the slowest so far. Those that find most in
+    trained layers come first, and the choice says what was left out. As long as nothing finds 90%,
+    families that were never measured have their turn after the next epochs.
+
     Print ``model.layers[-1].sampler.choice`` for what was measured, and why; its `sampler` is the
-    same sampler without further choices. With 13,043 neurons and one thread a comparison took
-    0.6 s, a quarter of an epoch, and the look after other epochs 0.04 s (with 300,000 neurons 8 s
-    and 1.8 s: more than an epoch, if it has few samples); the history has the time as
-    ``"time_choice"``. As measured times decide, two runs with the same seed can choose
-    differently. `Sequential.partial_fit` and `Sequential.train_on_batch` do not choose, and neither
-    does a fit with a `slide.callbacks.ChooseSampler`. Of an iterable of batches, the last 256 rows
-    are looked at, of which copies are kept, and random ones of larger batches.
+    same sampler without further choices. With 13,043 neurons and one thread a comparison of all
+    families took 0.6 s, a quarter of an epoch, and the look after other epochs 0.04 s; with 300,000
+    neurons all families take 8 s, one, like the look, 1.8 s: still more than an epoch, if that has
+    few samples. The history has the time as ``"time_choice"``. As measured times decide, two runs
+    with the same seed can choose differently, and among different families.
+    `Sequential.partial_fit` and `Sequential.train_on_batch` do not choose, and neither does a fit
+    with a `slide.callbacks.ChooseSampler`. Of an iterable of batches, the last 256 rows are looked
+    at, of which copies are kept, and random ones of larger batches.
 
     **Correction.** With ``correction="logq"``, all buckets of the query are read, and of more than
     `max_active` neurons in them so many are kept at random. The weighted sum over the sample is

@@ -27,7 +27,7 @@ are filled; `Sequential.diagnose` measures that on given data, and says what to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -129,33 +129,35 @@ def count_rebuilds(layers: list[Dense]) -> list[float]:
 # What tables return -------------------------------------------------------------------
 
 
-def found_of_largest(
-    weights: np.ndarray,
-    x: np.ndarray,
-    k: int,
-    sets: Sequence[tuple[np.ndarray, np.ndarray]],
-    without: np.ndarray | None = None,
+def largest(
+    weights: np.ndarray, x: np.ndarray, k: int, without: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return how many of each input's k largest activations are among its neurons, (n_sets, n).
+    """Return which neurons have each input's k largest activations, those as large as the k-th
+    included: (n, n_neurons / 8) uint8, rounded up, a bit a neuron, the lowest first.
 
     weights : (n_neurons, ld), the bias after the last weight
     x : (n, ld) inputs, a 1 after the last value
-    sets : pairs ``indptr, ids``, where row i's neurons are ``ids[indptr[i]:indptr[i + 1]]``
     without : neurons that do not count at all
     """
-    n_rows = max(1, BLOCK_FLOATS // len(weights))
-    hits = np.zeros((len(sets), len(x)), np.int64)
+    n_rows, n_neurons = max(1, BLOCK_FLOATS // len(weights)), len(weights)
+    bits = np.empty((len(x), (n_neurons + 7) // 8), np.uint8)
     for first in range(0, len(x), n_rows):
         z = x[first : first + n_rows] @ weights.T
         if without is not None:
             z[:, without] = -np.inf
-        # Neurons as large as the k-th largest are as good.
-        least = np.partition(z, len(weights) - k, axis=1)[:, len(weights) - k]
-        for i in range(len(z)):
-            for row, (indptr, ids) in zip(hits, sets, strict=True):
-                own = ids[indptr[first + i] : indptr[first + i + 1]]
-                row[first + i] = min(k, int((z[i, own] >= least[i]).sum()))
-    return hits
+        least = np.partition(z, n_neurons - k, axis=1)[:, n_neurons - k]
+        bits[first : first + n_rows] = np.packbits(
+            z >= least[:, np.newaxis], axis=1, bitorder="little"
+        )
+    return bits
+
+
+def recall_of(bits: np.ndarray, k: int, indptr: np.ndarray, ids: np.ndarray) -> float:
+    """Return the share of the k largest activations, as `largest` gives them, that is among the
+    neurons ``ids[indptr[i]:indptr[i + 1]]`` of input i."""
+    rows = np.repeat(np.arange(len(bits)), np.diff(indptr))
+    found = bits[rows, ids >> 3] >> (ids & 7) & 1
+    return float(np.minimum(k, np.bincount(rows[found == 1], minlength=len(bits))).mean() / k)
 
 
 def loads(active: Any) -> dict[str, float]:
@@ -189,11 +191,10 @@ def measures(layer: Dense, x: np.ndarray, k: int, n_threads: int) -> dict[str, f
     active = retrieving(layer)
     k = min(k, layer.units)
     indptr, ids = _kernels.retrieved(active, layer._parameters(False), x, n_threads)
-    hits = found_of_largest(layer._weights, x, k, [(indptr, ids)])
-    found = {"recall": float(hits.mean() / k), **loads(active)}
+    found = {"recall": recall_of(largest(layer._weights, x, k), k, indptr, ids), **loads(active)}
     if active.n_frequent and active.n_frequent + k <= layer.units:
-        hits = found_of_largest(layer._weights, x, k, [(indptr, ids)], ids[: active.n_frequent])
-        found["table_recall"] = float(hits.mean() / k)
+        best = largest(layer._weights, x, k, ids[: active.n_frequent])
+        found["table_recall"] = recall_of(best, k, indptr, ids)
     return {name: found[name] for name in MEASURES if name in found}
 
 
@@ -365,11 +366,10 @@ def diagnose_layer(
     indptr, ids = _kernels.retrieved(active, layer._parameters(False), x, n_threads)
     counts = np.diff(indptr)
     own = counts - active.n_frequent
-    found.recall = float(found_of_largest(layer._weights, x, k, [(indptr, ids)]).mean() / k)
+    found.recall = recall_of(largest(layer._weights, x, k), k, indptr, ids)
     if active.n_frequent and active.n_frequent + k <= layer.units:
         frequent = ids[: active.n_frequent]  # of every row the first
-        hits = found_of_largest(layer._weights, x, k, [(indptr, ids)], frequent)
-        found.table_recall = float(hits.mean() / k)
+        found.table_recall = recall_of(largest(layer._weights, x, k, frequent), k, indptr, ids)
     if labels is not None and labels.nnz:
         rows = np.repeat(np.arange(len(counts)), counts)
         keys = np.repeat(np.arange(len(counts)), np.diff(labels.indptr)) * layer.units

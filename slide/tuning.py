@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,17 @@ from slide._kernels.optim import Parameters
 from slide._memory import aligned_zeros, check_memory, padded
 from slide._threads import n_threads as _n_threads
 from slide.hashing.sketches import ONE_CELL
-from slide.telemetry import found_of_largest
+from slide.telemetry import largest, recall_of
 
 __all__ = ["Choice", "Measurement", "candidates", "choose"]
 
 RECALL, FALL, MORE = 0.9, 0.1, 0.01
 """Of the families of an `LSH` that chooses: share of the ten largest activations that is enough, by
 how much it may fall where none has it, and by how much another must find more."""
+
+EPOCHS, SECONDS = 0.5, 1.0
+"""What its comparison of families may take: so many times the training of the epoch before it, or
+so long where that is more, which is enough for small layers."""
 
 
 @dataclass
@@ -67,11 +71,16 @@ class Choice:
     reason : str
         Why that one.
     measured : list of Measurement
+        Of a layer that chooses in `Sequential.fit`, also earlier ones, of families that there was
+        no time to measure again; they come last.
+    left_out : list of (HashFamily, str)
+        Families that were not measured, and why.
     """
 
     sampler: sampling.Sampler
     reason: str
     measured: list[Measurement]
+    left_out: list[tuple[hashing.HashFamily, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"{'recall':>7} {'neurons':>8} {'query':>9} {'build':>9} {'a sample':>9}  family"]
@@ -80,6 +89,7 @@ class Choice:
             f"{1e3 * m.build_seconds:6.1f} ms {1e6 * m.seconds:6.1f} us  {m.family!r}"
             for m in self.measured
         ]
+        lines += [f"left out: {family!r}: {why}" for family, why in self.left_out]
         return "\n".join([*lines, self.reason])
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +102,9 @@ class Choice:
             "sampler": sampling.serialize(self.sampler),
             "reason": self.reason,
             "measured": rows,
+            "left_out": [
+                {"family": hashing.serialize(family), "why": why} for family, why in self.left_out
+            ],
         }
 
     @classmethod
@@ -113,7 +126,8 @@ class Choice:
                 for name in ("retrieved", "query_seconds", "build_seconds", "seconds"):
                     check.check_finite_float(name, getattr(row, name), at_least=0.0)
                 check.check_positive_int("rebuild_every", row.rebuild_every)
-            found = cls(sampling.get(values["sampler"]), str(values["reason"]), rows)
+            left_out = [(hashing.get(row["family"]), str(row["why"])) for row in values["left_out"]]
+            found = cls(sampling.get(values["sampler"]), str(values["reason"]), rows, left_out)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"not a choice: {values!r}: {error!r}") from error
         if not rows:
@@ -124,25 +138,28 @@ class Choice:
 def candidates(n_neurons: int, n_retrieved: int) -> list[hashing.HashFamily]:
     """Return the families that `choose` compares for a layer of that size.
 
+    Those come first that find most in trained layers, in less time or in another way than those
+    before: where time is short, the last ones are left out.
+
     SimHash gets so many bits that buckets hold about an eighth of what is to be retrieved, with 50
     tables or with 8 that are asked for 16 buckets each; or two bits less and 8 tables, asked for 4.
 
     Examples
     --------
-    >>> [type(family).__name__ for family in candidates(10_000, 200)][2:]
-    ['Sketches', 'Clusters', 'Clusters', 'SimHash', 'SimHash', 'SimHash']
+    >>> [type(family).__name__ for family in candidates(10_000, 200)][:5]
+    ['Sketches', 'Clusters', 'Sketches', 'Clusters', 'Sketches']
     """
     finer = max(1, n_neurons // 30)
     n_bits = min(20, max(2, round(math.log2(max(4.0, 8.0 * n_neurons / max(1, n_retrieved))))))
     return [
         hashing.Sketches(16),
-        hashing.Sketches(32),
-        hashing.Sketches(64),
         hashing.Clusters(),
+        hashing.Sketches(32),
         hashing.Clusters(n_cells=finer, n_probes=16),
-        hashing.SimHash(n_bits, 50),
+        hashing.Sketches(64),
         hashing.SimHash(n_bits, 8, n_probes=min(16, 2**n_bits)),
         hashing.SimHash(max(2, n_bits - 2), 8, n_probes=4),
+        hashing.SimHash(n_bits, 50),
     ]
 
 
@@ -159,6 +176,7 @@ def choose(
     batch_size: int = 256,
     n_jobs: int | None = None,
     random_state: int = 0,
+    budget: float | None = None,
 ) -> Choice:
     """Measure hash families on a layer's weights and inputs, and choose one.
 
@@ -191,6 +209,10 @@ def choose(
         Threads, as in `Sequential.fit`. The time of a query is that of one thread.
     random_state : int
         Seed of the families and of the choice of rows.
+    budget : float, optional
+        Seconds. After the first family, another is measured only if there is time for one that
+        takes as long as the slowest so far; it and all after it are left out otherwise. None: all
+        are measured.
 
     Returns
     -------
@@ -212,91 +234,70 @@ def choose(
     >>> type(choice.measured[0].family).__name__
     'Sketches'
     """
-    weights = _checked_matrix("weights", weights)
-    X = _checked_matrix("X", X)
-    n_neurons, n_inputs = weights.shape
-    if X.shape[1] != n_inputs:
-        raise ValueError(f"X has {X.shape[1]} columns, the weights {n_inputs}")
-    k = check.check_positive_int("k", k, high=n_neurons)
+    started = time.perf_counter()
     check.check_fraction("recall", recall)
-    n_queries = check.check_positive_int("n_queries", n_queries)
-    batch_size = check.check_positive_int("batch_size", batch_size)
-    if isinstance(max_active, float):
-        most = max(1, round(check.check_fraction("max_active", max_active) * n_neurons))
-    else:
-        most = check.check_positive_int("max_active", max_active, high=n_neurons)
-    seed = check.check_positive_int("random_state", random_state, low=0, high=2**63 - 1)
-    n_threads = _n_threads(n_jobs)
-    chosen = candidates(n_neurons, most) if families is None else [hashing.get(f) for f in families]
-    if not chosen:
+    if budget is not None:
+        check.check_finite_float("budget", budget, at_least=0.0)
+    given = None if families is None else [hashing.get(family) for family in families]
+    if given == []:
         raise ValueError("families is empty")
-    check_memory("weights and queries", 4 * padded(n_inputs + 1) * (n_neurons + n_queries))
-    rows = aligned_zeros((n_neurons, padded(n_inputs + 1)))
-    rows[:, :n_inputs] = weights
-    if bias is not None:
-        bias = np.asarray(bias, np.float32)
-        if bias.shape != (n_neurons,) or not np.isfinite(bias).all():
-            raise ValueError(f"bias must be {n_neurons} finite numbers, got shape {bias.shape}")
-        rows[:, n_inputs] = bias
-    picked = np.random.default_rng(seed).permutation(len(X))[:n_queries]
-    queries = padded_inputs(X[picked])
-    none = np.zeros((n_neurons, 0), np.float32)
-    parameters = Parameters(rows, none, none, n_inputs + 1, n_inputs)
-    measured: list[Measurement] = []
-    sets: list[tuple[np.ndarray, np.ndarray]] = []
-    for family in chosen:
-        try:
-            measurement, found = _measure(
-                family, parameters, n_inputs, queries, most, batch_size, seed, n_threads
-            )
-        except MemoryError:
-            if families is not None or (family is chosen[-1] and not measured):
-                raise
-            continue
-        measured.append(measurement)
-        sets.append(found)
-    for measurement, hits in zip(measured, found_of_largest(rows, queries, k, sets), strict=True):
-        measurement.recall = float(hits.mean() / k)
-    enough = [m for m in measured if m.recall >= recall]
-    best = min(enough, key=lambda m: m.seconds) if enough else max(measured, key=lambda m: m.recall)
-    rest = sorted((m for m in measured if m is not best), key=lambda m: (-m.recall, m.seconds))
-    if enough:
-        reason = (
-            f"{best.family!r}: recall@{k} {best.recall:.2f} of {n_neurons:,} neurons with {most} "
-            f"retrieved, and the least time of the {len(enough)} families with {recall} or more."
-        )
-    else:
-        reason = (
-            f"{best.family!r}: the highest recall@{k}, {best.recall:.2f}; none has {recall} with "
-            f"{most} of {n_neurons:,} neurons. Retrieve more."
-        )
-    return Choice(sampler_with(best.family, n_neurons, most), reason, [best, *rest])
+    bench = _Bench(weights, X, bias, max_active, k, n_queries, batch_size, n_jobs, random_state)
+    measured, left_out = bench.compare(
+        given or candidates(bench.n_neurons, bench.most),
+        math.inf if budget is None else budget,
+        started,
+        given is None,
+    )
+    return bench.choice(measured, left_out, recall)
 
 
 def review(
-    sampler: sampling.LSH, weights: np.ndarray, X: np.ndarray, bias: Any, **options: Any
+    sampler: sampling.LSH,
+    weights: np.ndarray,
+    X: np.ndarray,
+    bias: Any,
+    epoch_seconds: float,
+    **options: Any,
 ) -> Choice | None:
     """Return the choice that an `LSH` that chooses should have for a layer, None if its own.
 
-    options : of `choose`
+    epoch_seconds : of the training before
+    options : `batch_size` and `n_jobs` of `choose`
     """
+    started = time.perf_counter()
+    budget = max(SECONDS, EPOCHS * epoch_seconds)
     most = sampler.limits(len(weights))[0]
-    options = {**options, "k": min(10, most), "max_active": most, "recall": RECALL}
-    if sampler.choice is None:
-        return choose(weights, X, bias, **options)
-    was = sampler.choice.measured[0]
-    now = choose(weights, X, bias, families=[was.family], **options).measured[0]
-    # Where no family found enough, comparing them again soon would find that again.
-    if now.recall >= (RECALL if was.recall >= RECALL else was.recall - FALL):
+    bench = _Bench(weights, X, bias, most, min(10, most), len(X), **options)
+    old = sampler.choice
+    if old is None:
+        families = candidates(bench.n_neurons, most)
+        return bench.choice(*bench.compare(families, budget, started), RECALL)
+    was, now = old.measured[0], bench.measure(old.measured[0].family)
+    fell = now.recall < (RECALL if was.recall >= RECALL else was.recall - FALL)
+    if now.recall >= RECALL or not (fell or old.left_out):
         return None
-    found = choose(weights, X, bias, **options)
-    best = found.measured[0]
-    fell = f"recall@{options['k']} of {now.family!r} went from {was.recall:.2f} to {now.recall:.2f}"
-    if best.recall > now.recall + MORE:
-        return Choice(found.sampler, f"{fell}; now {found.reason}", found.measured)
-    others = [m for m in found.measured if repr(m.family) != repr(now.family)]
-    reason = f"{fell}; no family finds a point more."
-    return Choice(sampler.choice.sampler, reason, [now, *others])
+    known = {repr(m.family): m for m in old.measured}
+    others = [f for f in candidates(bench.n_neurons, most) if repr(f) != repr(now.family)]
+    if not fell:
+        # To compare those that did not find enough again soon would find that again.
+        others = [family for family in others if repr(family) not in known]
+    # What nobody knows may find enough.
+    others.sort(key=lambda f: -known[repr(f)].recall if repr(f) in known else -RECALL)
+    measured, left_out = bench.compare(others, budget, started)
+    if not fell and not measured:
+        return None
+    found = bench.choice([now, *measured], left_out, RECALL)
+    reason = f"recall@{bench.k} of {now.family!r} went from {was.recall:.2f} to {now.recall:.2f}"
+    again = {repr(m.family) for m in found.measured}
+    earlier = [m for m in old.measured if repr(m.family) not in again]
+    never = [(family, why) for family, why in left_out if repr(family) not in known]
+    if found.measured[0].recall > now.recall + MORE:
+        reason = f"{reason}; now {found.reason}"
+        return Choice(found.sampler, reason, [*found.measured, *earlier], never)
+    reason = f"{reason}; no family finds a point more.{_left(left_out)}"
+    rest = [m for m in found.measured if m is not now]
+    # What another fall is measured from is the recall at the last look at all families.
+    return Choice(old.sampler, reason, [now if fell else was, *rest, *earlier], never)
 
 
 def sampler_with(family: hashing.HashFamily, n_neurons: int, most: int) -> sampling.Sampler:
@@ -310,37 +311,139 @@ def sampler_with(family: hashing.HashFamily, n_neurons: int, most: int) -> sampl
     return sampling.Mixture([sampling.LSH(family, max_active=head), tail])
 
 
-def _measure(
-    family: hashing.HashFamily,
-    parameters: Parameters,
-    n_inputs: int,
-    queries: np.ndarray,
-    most: int,
-    batch_size: int,
-    seed: int,
-    n_threads: int,
-) -> tuple[Measurement, tuple[np.ndarray, np.ndarray]]:
-    """Return a family's measurement, yet without its recall, and the neurons that it found."""
-    n_neurons = len(parameters.weights)
-    lsh = sampling.LSH(family, max_active=most)
-    active = lsh.active_set(n_neurons, n_inputs + 1, seed, n_threads)
-    build = build_tables(active, parameters, queries, seed=seed, n_threads=n_threads)
-    query = math.inf
-    for _ in range(3):
-        began = time.perf_counter()
-        indptr, ids = _kernels.retrieved(active, parameters, queries, 1, seed)
-        query = min(query, (time.perf_counter() - began) / len(queries))
-    every = lsh.rebuild_every or max(50, n_neurons // 256)
-    measurement = Measurement(
-        family=family,
-        recall=math.nan,
-        retrieved=float(np.diff(indptr).mean()),
-        query_seconds=query,
-        build_seconds=build,
-        rebuild_every=every,
-        seconds=query + build / (every * batch_size),
-    )
-    return measurement, (indptr, ids)
+class _Bench:
+    """A layer's weights and inputs, on which families are measured.
+
+    Parameters are those of `choose`, which says what is raised.
+    """
+
+    def __init__(
+        self,
+        weights: Any,
+        X: Any,
+        bias: Any,
+        max_active: int | float,
+        k: int,
+        n_queries: int,
+        batch_size: int,
+        n_jobs: int | None,
+        random_state: int = 0,
+    ):
+        weights = _checked_matrix("weights", weights)
+        X = _checked_matrix("X", X)
+        self.n_neurons, self.n_inputs = n_neurons, n_inputs = weights.shape
+        if X.shape[1] != n_inputs:
+            raise ValueError(f"X has {X.shape[1]} columns, the weights {n_inputs}")
+        self.k = check.check_positive_int("k", k, high=n_neurons)
+        n_queries = check.check_positive_int("n_queries", n_queries)
+        self.batch_size = check.check_positive_int("batch_size", batch_size)
+        if isinstance(max_active, float):
+            self.most = max(1, round(check.check_fraction("max_active", max_active) * n_neurons))
+        else:
+            self.most = check.check_positive_int("max_active", max_active, high=n_neurons)
+        self.seed = check.check_positive_int("random_state", random_state, low=0, high=2**63 - 1)
+        self.n_threads = _n_threads(n_jobs)
+        check_memory(
+            "weights and queries",
+            4 * padded(n_inputs + 1) * (n_neurons + n_queries) + n_neurons * n_queries // 8,
+        )
+        rows = aligned_zeros((n_neurons, padded(n_inputs + 1)))
+        rows[:, :n_inputs] = weights
+        if bias is not None:
+            bias = np.asarray(bias, np.float32)
+            if bias.shape != (n_neurons,) or not np.isfinite(bias).all():
+                raise ValueError(f"bias must be {n_neurons} finite numbers, got shape {bias.shape}")
+            rows[:, n_inputs] = bias
+        picked = np.random.default_rng(self.seed).permutation(len(X))[:n_queries]
+        self.queries = padded_inputs(X[picked])
+        self.best = largest(rows, self.queries, self.k)
+        none = np.zeros((n_neurons, 0), np.float32)
+        self.parameters = Parameters(rows, none, none, n_inputs + 1, n_inputs)
+
+    def measure(self, family: hashing.HashFamily) -> Measurement:
+        """Return what a family finds, and its times."""
+        lsh = sampling.LSH(family, max_active=self.most)
+        active = lsh.active_set(self.n_neurons, self.n_inputs + 1, self.seed, self.n_threads)
+        build = build_tables(
+            active, self.parameters, self.queries, seed=self.seed, n_threads=self.n_threads
+        )
+        query = math.inf
+        for _ in range(3):
+            began = time.perf_counter()
+            indptr, ids = _kernels.retrieved(active, self.parameters, self.queries, 1, self.seed)
+            query = min(query, (time.perf_counter() - began) / len(self.queries))
+        every = lsh.rebuild_every or max(50, self.n_neurons // 256)
+        return Measurement(
+            family=family,
+            recall=recall_of(self.best, self.k, indptr, ids),
+            retrieved=float(np.diff(indptr).mean()),
+            query_seconds=query,
+            build_seconds=build,
+            rebuild_every=every,
+            seconds=query + build / (every * self.batch_size),
+        )
+
+    def compare(
+        self,
+        families: list[hashing.HashFamily],
+        budget: float,
+        started: float,
+        may_skip: bool = True,
+    ) -> tuple[list[Measurement], list[tuple[hashing.HashFamily, str]]]:
+        """Measure families, one at least that has room; return those that are left out as well.
+
+        budget : seconds from `started`, a reading of the clock
+        may_skip : whether those that do not fit into memory are left out
+        """
+        measured: list[Measurement] = []
+        left_out: list[tuple[hashing.HashFamily, str]] = []
+        slowest = 0.0
+        for i, family in enumerate(families):
+            began = time.perf_counter()
+            spent = began - started
+            if measured and spent + slowest > budget:
+                why = f"no time, {spent:.2f} of {budget:.2f} s were spent, {slowest:.2f} on one"
+                left_out += [(other, why) for other in families[i:]]
+                break
+            try:
+                measured.append(self.measure(family))
+            except MemoryError as error:
+                if not may_skip:
+                    raise
+                left_out.append((family, str(error)))
+            slowest = max(slowest, time.perf_counter() - began)
+        return measured, left_out
+
+    def choice(
+        self,
+        measured: list[Measurement],
+        left_out: list[tuple[hashing.HashFamily, str]],
+        recall: float,
+    ) -> Choice:
+        """Return what is recommended; MemoryError if no family had room."""
+        if not measured:
+            raise MemoryError(left_out[-1][1])
+        enough = [m for m in measured if m.recall >= recall]
+        if enough:
+            best = min(enough, key=lambda m: m.seconds)
+            reason = (
+                f"{best.family!r}: recall@{self.k} {best.recall:.2f} of {self.n_neurons:,} neurons "
+                f"with {self.most} retrieved, and the least time of the {len(enough)} families "
+                f"with {recall} or more."
+            )
+        else:
+            best = max(measured, key=lambda m: m.recall)
+            reason = (
+                f"{best.family!r}: the highest recall@{self.k}, {best.recall:.2f}; none has "
+                f"{recall} with {self.most} of {self.n_neurons:,} neurons. Retrieve more."
+            )
+        rest = sorted((m for m in measured if m is not best), key=lambda m: (-m.recall, m.seconds))
+        sampler = sampler_with(best.family, self.n_neurons, self.most)
+        return Choice(sampler, reason + _left(left_out), [best, *rest], left_out)
+
+
+def _left(left_out: list[tuple[hashing.HashFamily, str]]) -> str:
+    return f" {len(left_out)} families were left out." if left_out else ""
 
 
 def build_tables(active: Any, parameters: Parameters, queries: np.ndarray, **options: Any) -> float:

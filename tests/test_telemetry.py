@@ -238,6 +238,30 @@ def test_loads_of_a_table_made_by_hand():
     assert telemetry.loads(Active)["overfull_buckets"] == 0
 
 
+@pytest.mark.parametrize("without", [None, np.array([3, 20])])
+@pytest.mark.parametrize("n", [21, 24])
+def test_the_largest_and_the_share_of_them_that_is_found(n, without, monkeypatch):
+    monkeypatch.setattr(telemetry, "BLOCK_FLOATS", 3 * n)  # several blocks
+    rng = np.random.default_rng(0)
+    w = rng.integers(-2, 3, (n, 4)).astype(np.float32)  # many activations are equal
+    x, k = rng.integers(-2, 3, (10, 4)).astype(np.float32), 5
+    z = x @ w.T
+    if without is not None:
+        z[:, without] = -np.inf
+    wanted = z >= np.sort(z, axis=1)[:, [-k]]
+    assert (wanted.sum(axis=1) > k).any()
+    bits = telemetry.largest(w, x, k, without)
+    np.testing.assert_array_equal(
+        np.unpackbits(bits, axis=1, bitorder="little")[:, :n].astype(bool), wanted
+    )
+    sets = [rng.permutation(n)[:size].astype(np.int32) for size in (0, n, *range(8))]
+    hits = [min(k, wanted[i, ids].sum()) for i, ids in enumerate(sets)]
+    indptr = np.cumsum([0, *map(len, sets)])
+    found = telemetry.recall_of(bits, k, indptr, np.concatenate(sets))
+    assert found == pytest.approx(np.mean(hits) / k)
+    assert 0 < found < 1
+
+
 def test_drift_is_the_share_of_codes_that_changed():
     x, y = data()
     model = make(LSH(hashing.SimHash(4, 5), max_active=40, rebuild_every=10_000))

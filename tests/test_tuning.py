@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 import slide
-from slide import _executions, hashing, sampling, tuning
+from slide import _executions, hashing, sampling, telemetry, tuning
 
 
 def layer(seed=0, n=1500, n_in=20, rank=5):
@@ -469,19 +469,194 @@ def test_a_family_stays_if_none_is_better_and_is_not_compared_again(monkeypatch)
         (0.89, 0.78, True),
     ],
 )
-def test_when_families_are_compared_again(was, now, compares, monkeypatch):
+def test_when_families_are_compared_again(was, now, compares, scripted):
     """Below 90%; where none found that, after a fall of ten points."""
-    calls = []
-
-    def measured(*args, families=None, **options):
-        calls.append(families)
-        return choice_of(POOR, now)
-
-    monkeypatch.setattr(tuning, "choose", measured)
-    sampler = sampling.LSH(max_active=40, choice=choice_of(POOR, was))
-    found = tuning.review(sampler, np.ones((400, 3)), np.ones((5, 3)), None)
-    assert (None in calls) == compares
+    scripted.recalls = dict.fromkeys("abcd", now)
+    old = tuning.Choice(sampling.LSH(scripted.family["b"]), "", [told(scripted.family["b"], was)])
+    found = look(old)
+    assert scripted.measured == (["b", "a", "c", "d"] if compares else ["b"])
     assert (found is not None) == compares
+
+
+# The time of a comparison ---------------------------------------------------------------
+
+
+class Scripted:
+    """Families a to d, in this order, and a clock that only measuring them moves."""
+
+    def __init__(self):
+        self.now, self.measured = 100.0, []
+        self.family = {name: hashing.SimHash(i + 2, 3) for i, name in enumerate("abcd")}
+        self.recalls = dict.fromkeys("abcd", 0.5)
+        self.seconds = dict.fromkeys(("exact", *"abcd"), 1.0)
+        self.full = ""  # families without room
+
+    def perf_counter(self):
+        return self.now
+
+    def measure(self, bench, family):
+        name = self.name(family)
+        if name in self.full:
+            raise MemoryError(f"{name} has no room")
+        self.measured.append(name)
+        self.now += self.seconds[name]
+        return told(family, self.recalls[name])
+
+    def name(self, family):
+        return next(name for name, other in self.family.items() if repr(other) == repr(family))
+
+    def names(self, choice):
+        """Names of those measured, and of those left out."""
+        left = [self.name(family) for family, _ in choice.left_out]
+        return "".join(self.name(m.family) for m in choice.measured), "".join(left)
+
+
+def told(family, recall):
+    """What choices are made of, as if it had been measured."""
+    return tuning.Measurement(family, recall, 40.0, 1e-6, 1e-6, 50, 1e-6)
+
+
+def look(old=None, epoch_seconds=1e9):
+    sampler = sampling.LSH(max_active=40, choice=old)
+    sizes = {"batch_size": 32, "n_jobs": 1}
+    return tuning.review(sampler, np.ones((400, 3)), np.ones((5, 3)), None, epoch_seconds, **sizes)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    script = Scripted()
+
+    def largest(*args):
+        script.now += script.seconds["exact"]
+        return telemetry.largest(*args)
+
+    monkeypatch.setattr(tuning, "time", script)
+    monkeypatch.setattr(tuning, "largest", largest)
+    monkeypatch.setattr(tuning._Bench, "measure", lambda *args: script.measure(*args))
+    monkeypatch.setattr(tuning, "candidates", lambda *sizes: list(script.family.values()))
+    return script
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds", "wanted"),
+    [
+        (None, {}, "abcd"),
+        (0.0, {}, "a"),  # there must be one
+        (2.9, {}, "a"),
+        (3.0, {}, "ab"),
+        (5.0, {}, "abcd"),
+        (5.0, {"exact": 1.5}, "abc"),  # all activations are computed in any case
+        (5.0, {"b": 2.0}, "ab"),  # another like the slowest would not be done in time
+        (6.0, {"b": 2.0}, "abc"),
+        (4.0, {"a": 1.6}, "a"),  # though the others, nobody knows it, would
+        (5.0, {"a": 0.1, "b": 9.0}, "ab"),  # a slow one may take longer than all others
+    ],
+)
+def test_a_comparison_stops_when_its_time_is_spent(budget, seconds, wanted, scripted):
+    scripted.seconds.update(seconds)
+    found = tuning.choose(np.ones((400, 3)), np.ones((5, 3)), max_active=40, budget=budget)
+    assert "".join(scripted.measured) == wanted
+    assert scripted.names(found) == (wanted, "abcd"[len(wanted) :])
+    left = 4 - len(wanted)
+    assert found.reason.endswith(f"{left} families were left out." if left else "Retrieve more.")
+    lines = str(found).splitlines()
+    assert sum(line.startswith("left out: SimHash") for line in lines) == left
+
+
+def test_a_choice_says_why_a_family_was_left_out(scripted):
+    scripted.full = "a"
+    scripted.seconds["b"] = 3.0
+    found = tuning.choose(np.ones((400, 3)), np.ones((5, 3)), max_active=40, budget=5.0)
+    assert scripted.names(found) == ("b", "acd")
+    late = "no time, 4.00 of 5.00 s were spent, 3.00 on one"
+    assert [why for _, why in found.left_out] == ["a has no room", late, late]
+    again = tuning.Choice.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert str(again) == str(found)
+    assert again.to_dict() == found.to_dict()
+    # Those that somebody wants are not left out for want of room.
+    with pytest.raises(MemoryError, match="a has no room"):
+        tuning.choose(np.ones((40, 3)), np.ones((5, 3)), families=[scripted.family["a"]])
+
+
+@pytest.mark.parametrize(("epoch", "wanted"), [(0.0, "a"), (4.0, "a"), (6.0, "ab"), (10.0, "abcd")])
+def test_a_choice_in_training_takes_half_an_epoch(epoch, wanted, scripted):
+    assert scripted.names(look(None, epoch))[0] == wanted
+
+
+@pytest.mark.parametrize(("exact", "wanted"), [(0.0, "abcd"), (0.5, "ab"), (0.7, "a")])
+def test_a_choice_in_training_may_always_take_a_second(exact, wanted, scripted):
+    scripted.seconds = {**dict.fromkeys("abcd", 0.25), "exact": exact}
+    assert scripted.names(look(None, 1e-3))[0] == wanted
+
+
+def test_what_is_left_out_has_its_turn_after_later_epochs(scripted):
+    """As long as nothing finds enough, and once."""
+    scripted.recalls = {"a": 0.5, "b": 0.505, "c": 0.7, "d": 0.6}
+    first = look(None, 4.0)
+    assert scripted.names(first) == ("a", "bcd")
+    second = look(first, 4.0)
+    assert scripted.names(second) == ("ab", "cd")
+    assert repr(second.sampler) == repr(first.sampler)
+    assert "no family finds a point more. 2 families were left out." in second.reason
+    third = look(second, 4.0)
+    assert scripted.names(third) == ("cab", "d")
+    assert repr(sampling.lsh_of(third.sampler, 1).hash) == repr(scripted.family["c"])
+    scripted.recalls["c"] = 0.9
+    scripted.measured.clear()
+    assert look(third, 4.0) is None
+    scripted.recalls["c"] = 0.65
+    last = look(third, 4.0)
+    assert scripted.names(last) == ("cdab", "")
+    assert last.measured[0].recall == 0.7  # by which the next fall is measured
+    scripted.measured.clear()
+    assert look(last, 4.0) is None
+    assert scripted.measured == ["c"]
+
+
+def test_after_a_fall_those_that_may_find_enough_come_first(scripted):
+    scripted.recalls = {"a": 0.5, "b": 0.95, "c": 0.2, "d": 0.95}
+    old = [told(scripted.family[name], recall) for name, recall in (("a", 0.92), ("b", 0.6))]
+    left = [(scripted.family[name], "no time") for name in "cd"]
+    choice = tuning.Choice(sampling.LSH(scripted.family["a"]), "", old, left)
+    found = look(choice)
+    assert scripted.measured == list("acdb")
+    assert scripted.names(found) == ("dbac", "")
+    scripted.measured.clear()
+    found = look(choice, 6.0)
+    assert scripted.measured == list("ac")
+    # The one that was measured before is there as it was; nobody knows the other.
+    assert scripted.names(found) == ("acb", "d")
+    assert [m.recall for m in found.measured] == [0.5, 0.2, 0.6]
+
+
+def test_no_room_is_not_a_reason_to_compare_again(scripted):
+    scripted.full = "bc"
+    first = look()
+    assert scripted.names(first) == ("ad", "bc")
+    scripted.measured.clear()
+    assert look(first) is None
+    assert scripted.measured == ["a"]
+    # Nor is there one to give up a sampler for.
+    scripted.recalls["a"], scripted.full = 0.2, "bcd"
+    found = look(first)
+    assert scripted.names(found) == ("ad", "bc")
+    assert "no family finds a point more" in found.reason
+    scripted.full = "abcd"
+    with pytest.raises(MemoryError, match="d has no room"):
+        look()
+
+
+def test_the_time_of_the_epoch_is_that_of_its_training(compared, monkeypatch):
+    given, review = [], tuning.review
+
+    def noting(sampler, weights, X, bias, epoch_seconds, **options):
+        given.append(epoch_seconds)
+        return review(sampler, weights, X, bias, epoch_seconds, **options)
+
+    monkeypatch.setattr(tuning, "review", noting)
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    history = model.fit(x, y, epochs=3, verbose=0).history
+    assert given == pytest.approx([300 / rate for rate in history["samples_per_second"]])
 
 
 def test_a_choice_survives_a_file_and_goes_on(compared, tmp_path):
@@ -790,6 +965,11 @@ def test_candidates_differ_in_bits_tables_and_probes():
         ({"choice": {**choice_of(GOOD).to_dict(), "measured": [{}]}}, ValueError, "not a choice"),
         ({"choice": {**choice_of(GOOD).to_dict(), "sampler": "best"}}, ValueError, "'best'"),
         ({"choice": choice_of(GOOD, "all").to_dict()}, ValueError, "not a choice"),
+        (
+            {"choice": {**choice_of(GOOD).to_dict(), "left_out": [{"family": "simhash"}]}},
+            ValueError,
+            "not a choice.*'why'",
+        ),
         ({"choice": choice_of(GOOD, 1.5).to_dict()}, ValueError, "not a choice.*1.5"),
         ({"choice": choice_of(GOOD, float("nan")).to_dict()}, ValueError, "not a choice"),
         ({"choice": choice_of(GOOD), "hash": "simhash"}, ValueError, "which does not choose"),
