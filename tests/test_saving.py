@@ -467,6 +467,14 @@ DAMAGES = {
     ),
     "table starts": (replace_array("layers.2.active.tables.starts", lambda a: a * 3 + 7), ""),
     "table length": (replace_array("layers.2.active.tables.ids", lambda a: a[:, :-3]), ""),
+    "table end": (
+        set_value("layers.2.active.tables.starts", (0, -1), N_LABELS - 1),
+        f"hash tables: table 0 has {N_LABELS - 1} of {N_LABELS} ids",
+    ),
+    "table empty": (
+        replace_array("layers.2.active.tables.starts", np.zeros_like),
+        "hash tables: one is empty",
+    ),
     "frequent": (set_value("layers.2.active.frequent", 0, N_LABELS), "frequent"),
     "frequent twice": (replace_array("layers.2.active.frequent", np.zeros_like), "frequent"),
     "counts": (replace_array("layers.2.active.counts", lambda a: a[:-1]), "counts"),

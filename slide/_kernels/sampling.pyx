@@ -417,7 +417,11 @@ cdef class ActiveSet:
             if isinstance(self.retriever, HashRetriever):
                 (<HashRetriever> self.retriever).family.check_arrays(
                     {name: state["functions." + name] for name in functions})
-            self.retriever.tables.set_state(
+            tables = self.retriever.tables
+            if state["schedule"][2] and not tables.code_bits \
+                    and (state["tables.starts"][..., -1] == 0).any():
+                raise ValueError("hash tables: one is empty, though they are built")
+            tables.set_state(
                 {name[7:]: a for name, a in state.items() if name.startswith("tables.")})
             for name, array in functions.items():
                 array[...] = state["functions." + name]

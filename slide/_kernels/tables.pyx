@@ -332,6 +332,9 @@ cdef class Tables:
             if end > self.n_items or end and not 0 <= used[0] <= used[end - 1] < self.n_items \
                     or (np.diff(used) == 0).any():
                 raise ValueError(f"hash tables: table {t} has an id twice, or out of range")
+            # Without codes, as in cells, all items have a place, and queries may rely on it.
+            if not self.code_bits and end not in (0, self.n_items):
+                raise ValueError(f"hash tables: table {t} has {end} of {self.n_items} ids")
         if "inserts" in wanted:
             if state["inserts"].min() < 0:
                 raise ValueError(f"hash tables: inserts {state['inserts']}")
