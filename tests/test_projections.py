@@ -537,6 +537,13 @@ def test_more_principal_functions_than_inputs_lose_nothing_either():
     assert recall_of_winners(model, x) > 0.999
 
 
+@pytest.mark.parametrize("n_bits", [3, 31, 32, 62])
+def test_all_neurons_are_ranked_only_if_all_buckets_are_probed(n_bits):
+    family = SimHash(n_bits, 1, "principal", n_probes=8)
+    selector = LSH(family, 5).selector(100, 17, 0, 1)
+    assert selector.active.retriever.counts_collisions == (n_bits > 3)
+
+
 def test_principal_functions_are_orthonormal_and_follow_the_inputs():
     """On inputs of three directions that differ, three functions and a mean are all there is."""
     rng = np.random.default_rng(7)

@@ -468,6 +468,7 @@ N_FEATURES, N_LABELS = 12, 60
 OUTPUT = {
     "simhash": SimHash(4, 5),
     "dwta": DWTA(2, 5, 4),
+    "codes of 48 bits": DWTA(6, 2, 4),
     "clusters": Clusters(9, 2),
     "groups": Clusters(12, 1, 3),
     "probes": SimHash(4, 3, n_probes=2),
@@ -506,7 +507,7 @@ NETWORKS = [
     *[(family, "drift", hidden) for family in OUTPUT for hidden in (False, True)],
     *[
         (family, "rolling", hidden)
-        for family in ("simhash", "dwta", "clusters", "groups")
+        for family in ("simhash", "dwta", "codes of 48 bits", "clusters", "groups")
         for hidden in (False, True)
         if (family, hidden) != ("simhash", True)
     ],

@@ -78,7 +78,7 @@ cdef class ProjectionRetriever(Retriever):
         self.n_functions, self.n_tables, self.n_probes = n_functions, n_tables, n_probes
         self.cell, self.rademacher = cell, projection == "rademacher"
         self.principal = projection == "principal"
-        self.scans = self.principal and n_probes >= 1 << n_functions
+        self.scans = self.principal and n_probes >= <int64_t> 1 << n_functions
         self.transform, self.n_terms, self.bound = transform, n_terms, bound
         self.bits = 1 if cell == 0 else min(8, 63 // n_functions)
         self.n_changes = min(<int> MOST_CHANGES, n_functions * (1 if cell == 0 else 2))

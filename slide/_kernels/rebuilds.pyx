@@ -225,7 +225,7 @@ cdef class Rebuilds:
             table, done = take("round", self.round, 2 ** 53)
             pending = take("pending", self.pending, None)
             tables = self.retriever.tables
-            most = 1 << tables.code_bits if tables.code_bits else tables.n_slots
+            most = <uint64_t> 1 << tables.code_bits if tables.code_bits else tables.n_slots
             if table >= tables.n_tables or done >= self.roll_steps:
                 raise ValueError(f"schedule of rebuilds: step {done} of table {table}")
             beyond = pending >= np.uint64(most)
