@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from joblib import effective_n_jobs
 
 from slide._kernels import build_info
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of its parent's other threads, and would wait for them in its first loop.
+    os.register_at_fork(before=build_info.end_threads)
 
 
 def n_threads(n_jobs: int | None) -> int:

@@ -2,7 +2,10 @@
 
 import _thread
 import itertools
+import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -892,6 +895,37 @@ def test_two_threads_and_two_models():
     for thread in threads:
         thread.join()
     assert same_weights(*models)
+
+
+FORKING = """
+import os, signal
+import numpy as np
+import slide
+
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((300, 4)), rng.integers(0, 5, 300)
+model = slide.Sequential([slide.Input(4), slide.Dense(5, "softmax")])
+model.compile()
+model.fit(x, y, verbose=0, n_jobs=2)
+index = slide.hashing.Index(n_jobs=2).fit(x)
+expected = index.query(x)[0]
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    model.fit(x, y, verbose=0, n_jobs=2)
+    assert (index.query(x)[0] == expected).all()
+    os._exit(0)
+model.fit(x, y, verbose=0, n_jobs=2)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_threads_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # ------------------------------------------------------------------ divergence, interrupts
