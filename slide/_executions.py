@@ -203,7 +203,10 @@ def _rates(model: Sequential, n: int) -> np.ndarray:
 
 
 def hold_out(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any, Any, Any]:
-    """Return x, y, weights and (x, y, weights) of the last rows, as Keras splits."""
+    """Return x, y, weights and (x, y, weights) of the last rows, as Keras splits.
+
+    All are known to be what `fit` takes.
+    """
 
     def rows(array: Any) -> Any:
         return array.tocsr() if sp.issparse(array) else np.asarray(array)
@@ -211,14 +214,10 @@ def hold_out(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, 
     x, y = rows(x), rows(y)
     n = x.shape[0]
     at = math.floor(n * (1 - fraction))
-    if y.shape[0] != n:
-        raise ValueError(f"y must have {n} rows, one per sample; got {y.shape[0]}")
     if not 0 < at < n:
         raise ValueError(f"validation_split={fraction} of {n} rows leaves one part empty")
     weights = held = None
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight)
-        if sample_weight.shape != (n,):
-            raise ValueError(f"sample_weight must have shape ({n},), got {sample_weight.shape}")
         weights, held = sample_weight[:at], sample_weight[at:]
     return x[:at], y[:at], weights, (x[at:], y[at:], held)

@@ -247,7 +247,7 @@ def check_features(x: Any, n_features: int, name: str = "x") -> Any:
     if sp.issparse(x):
         _check_shape(name, x.shape, None, n_features, "n_features")
         return _canonical_csr(name, x)
-    x = _real_array(name, x)
+    x = real_array(name, x)
     _check_shape(name, x.shape, None, n_features, "n_features")
     values = _as_float32(x)
     if not _all_finite(values):
@@ -298,7 +298,7 @@ def check_targets(
         _check_shape(name, y.shape, n_samples, n_outputs, "n_outputs")
         targets = _without_zeros(_canonical_csr(name, y))
     else:
-        y = _real_array(name, y)
+        y = real_array(name, y)
         if y.ndim == 1 and n_outputs == 1 and loss_name != "categorical_crossentropy":
             y = y[:, np.newaxis]
         if y.ndim == 1:
@@ -343,7 +343,7 @@ def check_sample_weight(
     """
     if sample_weight is None:
         return None
-    given = _real_array(name, sample_weight)
+    given = real_array(name, sample_weight)
     if given.shape != (n_samples,):
         raise ValueError(f"{name} must have shape ({n_samples},), got {given.shape}")
     weights = _as_float32(given)
@@ -372,7 +372,8 @@ def _check_real_dtype(name: str, dtype: np.dtype) -> None:
         raise TypeError(f"{name} must hold real numbers, got dtype {dtype}")
 
 
-def _real_array(name: str, x: Any) -> np.ndarray:
+def real_array(name: str, x: Any) -> np.ndarray:
+    """Return `x` as an array of real numbers, whatever its shape; TypeError if it holds others."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill the masked values first")
     try:
@@ -452,9 +453,18 @@ def _check_compressed(
     return indptr, indices
 
 
-def _canonical_csr(name: str, x: Any) -> sp.csr_array:
-    """Return sparse `x`, of two dimensions, in the form that `check_features` promises."""
-    _check_real_dtype(name, x.dtype)
+def csr_arrays(name: str, x: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return data, indices and indptr (int64) of sparse `x` as CSR.
+
+    The data and the order of columns in a row are not looked at.
+
+    Raises
+    ------
+    ValueError
+        If `x` has not two dimensions, or its arrays do not fit each other or the shape.
+    """
+    if len(x.shape) != 2:
+        raise ValueError(f"{name} must have 2 dimensions, got shape {x.shape}")
     if x.format in ("csr", "csc", "coo") and np.ndim(x.data) != 1:
         raise ValueError(f"{name}.data must be a vector, got shape {np.shape(x.data)}")
     n_rows, n_columns = x.shape
@@ -470,11 +480,32 @@ def _canonical_csr(name: str, x: Any) -> sp.csr_array:
                     f"{name}.{axis} has length {len(ids)}, {name}.data has {len(x.data)}"
                 )
             _check_id_range(f"{name}.{axis}", _index_vector(f"{name}.{axis}", ids), size)
+    elif x.format == "dia":
+        offsets = _index_vector(f"{name}.offsets", x.offsets)
+        if np.ndim(x.data) != 2 or len(offsets) != len(x.data):
+            raise ValueError(
+                f"{name}.offsets has length {len(offsets)}, {name}.data shape {np.shape(x.data)}"
+            )
+    elif x.format == "lil":
+        for part, rows in (("rows", x.rows), ("data", x.data)):
+            if np.shape(rows) != (n_rows,):
+                raise ValueError(f"{name}.{part} must have shape ({n_rows},), got {np.shape(rows)}")
+        for row, (ids, values) in enumerate(zip(x.rows, x.data, strict=True)):
+            if len(ids) != len(values):
+                raise ValueError(
+                    f"{name}.rows[{row}] has length {len(ids)}, {name}.data[{row}] {len(values)}"
+                )
     if x.format != "csr":
         x = x.tocsr()
-
     indptr, indices = _check_compressed(name, x, n_rows, n_columns)
-    given = np.asarray(x.data)[: len(indices)]
+    return np.asarray(x.data)[: len(indices)], indices, indptr
+
+
+def _canonical_csr(name: str, x: Any) -> sp.csr_array:
+    """Return sparse `x`, of two dimensions, in the form that `check_features` promises."""
+    _check_real_dtype(name, x.dtype)
+    n_rows, n_columns = x.shape
+    given, indices, indptr = csr_arrays(name, x)
     data = _as_float32(given)
     if not _all_finite(data):
         at = int(np.argmin(np.isfinite(data)))

@@ -16,6 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from scipy import sparse
 
+from slide import _validation as check
+
 __all__ = [
     "Accuracy",
     "Metric",
@@ -437,14 +439,16 @@ class _Labels:
     """The labels of samples as sorted, unique (row, column) pairs."""
 
     def __init__(self, name: str, Y: Any) -> None:
-        if not sparse.issparse(Y):
+        if sparse.issparse(Y):
+            Y = sparse.csr_matrix(check.csr_arrays(name, Y), Y.shape)
+        else:
             Y = np.asarray(Y)
             if Y.ndim == 1:
                 self._from_classes(name, Y)
                 return
             if Y.ndim != 2:
                 raise ValueError(f"{name} must have 1 or 2 dimensions, not {Y.ndim}")
-        Y = sparse.csr_matrix(Y)
+            Y = sparse.csr_matrix(Y)
         if not Y.has_canonical_format or not Y.data.all():
             Y = Y.copy()
             Y.sum_duplicates()

@@ -498,7 +498,9 @@ class Sequential:
         batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
         epochs = check.check_positive_int("epochs", epochs)
         initial_epoch = check.check_positive_int("initial_epoch", initial_epoch, low=0)
-        verbose = check.check_in("verbose", int(verbose), (0, 1, 2))
+        if isinstance(verbose, bool):
+            verbose = int(verbose)
+        verbose = check.check_positive_int("verbose", verbose, low=0, high=2)
         shuffle = check.check_bool("shuffle", shuffle)
         n_threads = _n_threads(n_jobs)
         if steps_per_epoch is not None:
@@ -519,11 +521,12 @@ class Sequential:
                     )
                 source: Rows | Batches = Batches(self, x, steps_per_epoch, n_threads)
             else:
-                if split:
-                    x, y, sample_weight, validation_data = hold_out(x, y, sample_weight, split)
                 data, targets = self._checked(x, y, sample_weight)
                 if data.n == 0:
                     raise ValueError("x has no rows")
+                if split:
+                    x, y, sample_weight, validation_data = hold_out(x, y, sample_weight, split)
+                    data, targets = self._checked(x, y, sample_weight)
                 source = Rows(
                     self,
                     x,
@@ -545,6 +548,8 @@ class Sequential:
                 names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
                 parts = (*validation_data, None)[:3]
                 validation = self._checked(parts[0], parts[1], parts[2], names)
+                if validation[0].n == 0:
+                    raise ValueError("validation_data[0] has no rows")
             hooks = callbacks_.CallbackList(
                 callbacks,
                 self,

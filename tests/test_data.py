@@ -531,6 +531,12 @@ def test_compressed_files_are_repeatable(tmp_path):
     assert (tmp_path / "a.gz").read_bytes()[:2] == b"\x1f\x8b"
 
 
+def beyond():
+    X = sparse.coo_matrix(np.eye(2))
+    X.row[0] = 10**8
+    return X
+
+
 @pytest.mark.parametrize(
     ("X", "Y", "message"),
     [
@@ -539,6 +545,7 @@ def test_compressed_files_are_repeatable(tmp_path):
         ([[0.0], [1e39]], [[1], [0]], "X[1, 0] = inf is not finite in float32"),
         ([[0.0], [1]], [[1, 0], [0, 2]], "Y[1, 1] = 2.0 is neither 0 nor 1"),
         ([1.0], [[1]], "X must have 2 dimensions, not 1"),
+        (beyond(), [[1], [1]], "X.row[0] is 100000000; it must be in [0, 2)"),
     ],
 )
 def test_refused_data_leave_the_old_file(tmp_path, X, Y, message):

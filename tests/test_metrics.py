@@ -323,3 +323,15 @@ def test_propensities_of_classes_may_be_short():
 def test_psp_needs_preparing():
     with pytest.raises(ValueError, match=r"psp@5 needs propensities: call prepare\(Y_train\)"):
         metrics.PSPAtK(5)(np.eye(5), np.zeros((5, 5), int) + np.arange(5))
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "coo"])
+def test_sparse_labels_are_looked_at_before_scipy_reads_them(layout):
+    Y = sparse.coo_matrix(([1.0, 1.0], ([0, 1], [1, 2])), shape=(2, 3)).asformat(layout)
+    if layout == "coo":
+        Y.row[1] = 10**8
+    else:
+        Y.indices[1] = 10**8
+    for measure in (lambda: metrics.precision_at_k(Y, [[0], [1]]), lambda: metrics.propensities(Y)):
+        with pytest.raises(ValueError, match=r"Y(_train)?\.\w+\[1\] is 100000000"):
+            measure()

@@ -716,6 +716,12 @@ BAD = {
     "n_jobs": (ONES, Y4, {"n_jobs": 0}, "n_jobs=0"),
     "n_jobs text": (ONES, Y4, {"n_jobs": "all"}, "n_jobs must be an integer"),
 }
+def coo_beyond():
+    x = sp.coo_array(ONES)
+    x.row[0] = 10**8
+    return x
+
+
 BAD_FIT = {
     "epochs": (ONES, Y4, {"epochs": 0}, "epochs"),
     "initial_epoch": (ONES, Y4, {"initial_epoch": -1}, "initial_epoch"),
@@ -731,7 +737,22 @@ BAD_FIT = {
         {"validation_split": 0.5, "validation_data": (ONES, Y4)},
         "not both",
     ),
-    "split rows": (ONES, np.arange(5), {"validation_split": 0.5}, "y must have 4 rows"),
+    "split rows": (ONES, np.arange(5), {"validation_split": 0.5}, "y must have length 4"),
+    "split a number": (7, Y4, {"validation_split": 0.5}, "x must have 2 dimensions"),
+    "split value": (with_value(np.nan), Y4, {"validation_split": 0.5}, r"x\[2, 5\] is nan"),
+    "split arrays": (
+        coo_beyond(),
+        Y4,
+        {"validation_split": 0.5},
+        r"x\.row\[0\] is 100000000; it must be in \[0, 4\)",
+    ),
+    "validation rows": (
+        ONES,
+        Y4,
+        {"validation_data": (ONES[:0], Y4[:0])},
+        r"validation_data\[0\] has no rows",
+    ),
+    "verbose text": (ONES, Y4, {"verbose": "auto"}, "verbose must be an integer, got 'auto'"),
     "validation": (ONES, Y4, {"validation_data": ONES}, "validation_data must be"),
     "validation x": (
         ONES,

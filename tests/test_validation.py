@@ -262,6 +262,17 @@ def test_other_formats_are_looked_at_before_scipy_converts_them():
     coo.col[0] = 9
     with pytest.raises(ValueError, match=r"x.col\[0\] is 9; it must be in \[0, 3\)"):
         check.check_features(coo, 3)
+    dia = sp.dia_array((np.ones((1, 3)), [0]), shape=(2, 3))
+    dia.offsets = np.arange(5)
+    with pytest.raises(ValueError, match=r"x.offsets has length 5, x.data shape \(1, 3\)"):
+        check.check_features(dia, 3)
+    lil = sp.lil_array(np.ones((2, 3)))
+    lil.data[1] = [1.0]
+    with pytest.raises(ValueError, match=r"x.rows\[1\] has length 3, x.data\[1\] 1"):
+        check.check_features(lil, 3)
+    lil.rows = lil.rows[:1]
+    with pytest.raises(ValueError, match=r"x.rows must have shape \(2,\), got \(1,\)"):
+        check.check_features(lil, 3)
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, object])

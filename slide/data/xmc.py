@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from scipy import sparse
 
+from slide import _validation as check
 from slide._kernels.textio import RowParser, format_rows
 from slide.data.cache import Rows, check_cache, through_cache
 
@@ -340,8 +341,11 @@ def _canonical(name: str, M: Any) -> sparse.csr_matrix:
         M = np.asarray(M)
         if M.ndim != 2:
             raise ValueError(f"{name} must have 2 dimensions, not {M.ndim}")
+    shape = M.shape
+    if sparse.issparse(M):
+        M = check.csr_arrays(name, M)
     with np.errstate(over="ignore"):  # what overflows is refused with its place
-        result = sparse.csr_matrix(M, dtype=np.float32)
+        result = sparse.csr_matrix(M, shape, dtype=np.float32)
     if not result.has_canonical_format:
         result = result.copy()
         result.sum_duplicates()
