@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from slide import _validation as check
+
 if TYPE_CHECKING:
     from slide._kernels.network import Data
     from slide.models import Sequential
@@ -127,7 +129,9 @@ class Batches:
         """Nothing is known before the first batch."""
 
     def _remember(self, x: Any, n: int) -> None:
-        x = sliceable(sp.csr_array(x)) if sp.issparse(x) else np.asarray(x)
+        assert self.model.input is not None
+        x = check.check_features(x, self.model.input.n_features)
+        x = sliceable(sp.csr_array(x)) if sp.issparse(x) else x
         rng = np.random.default_rng([self.model.seed, self.model.step])
         self._last.append(x[np.sort(rng.choice(n, min(n, LOOKED_AT), replace=False))])
         extra = sum(rows.shape[0] for rows in self._last) - LOOKED_AT

@@ -225,13 +225,18 @@ class Dense:
 
         Raises
         ------
+        TypeError
+            If an array holds anything but real numbers.
         ValueError
             If the number or a shape is wrong or a value is not finite.
         """
         shapes = [(self.n_in, self.units)] + [(self.units,)] * self.use_bias
         if len(weights) != len(shapes):
             raise ValueError(f"layer {self.name!r} has {len(shapes)} arrays, got {len(weights)}")
-        arrays = [np.asarray(array, dtype=np.float32) for array in weights]
+        arrays = [
+            np.asarray(check.real_array(f"layer {self.name!r}: weights", array), np.float32)
+            for array in weights
+        ]
         for array, shape in zip(arrays, shapes, strict=True):
             if array.shape != shape:
                 raise ValueError(f"layer {self.name!r} needs shape {shape}, got {array.shape}")

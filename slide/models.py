@@ -212,6 +212,8 @@ class Sequential:
 
         Raises
         ------
+        TypeError
+            If an array holds anything but real numbers.
         ValueError
             If the number of arrays, a shape or a value does not fit. Nothing is changed then.
         """
@@ -265,6 +267,8 @@ class Sequential:
 
         Raises
         ------
+        RuntimeError
+            Between batches.
         ValueError
             If the loss does not go with the output layer's activation, or a sampler or `staleness`
             not with `update`.
@@ -299,6 +303,8 @@ class Sequential:
             if metric.k > output.units:
                 raise ValueError(f"{metric.name} of {output.units} outputs")
         with self._exclusive("compile"):
+            if self._kernels_in_use:
+                raise RuntimeError("compile between batches: on_epoch_end can")
             self._settle()
             self.optimizer, self.loss, self.metrics = new_optimizer, new_loss, new_metrics
             self.update, self.steps_per_execution = update, steps_per_execution
@@ -343,9 +349,9 @@ class Sequential:
     def _features(self, x: Any, name: str = "x") -> Any:
         """Return x as the kernels read it."""
         assert self.input is not None
+        x = check.check_features(x, self.input.n_features, name)
         if not self.built:
             self.build(sp.issparse(x))
-        x = check.check_features(x, self.input.n_features, name)
         if self._sparse and not sp.issparse(x):
             x = check.check_features(sp.csr_array(x), self.input.n_features, name)
         elif not self._sparse and sp.issparse(x):

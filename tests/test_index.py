@@ -669,6 +669,7 @@ def test_a_number_of_candidates_asks_an_index_in_place_of_tables():
     for arguments, words in [
         ({"exact": False, "n_candidates": 0}, "n_candidates must be"),
         ({"exact": False, "n_candidates": 1.5}, "n_candidates must be"),
+        ({"exact": False, "n_candidates": 2**63}, "n_candidates must be"),
         ({"n_candidates": 10}, "n_candidates=10 needs exact=False"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -266,8 +266,9 @@ def test_a_callback_between_batches_cannot_use_the_kernels():
         lambda *_: model.predict(x),
         lambda *_: model.train_on_batch(x, y),
         lambda *_: model.fit(x, y, verbose=0),
+        lambda *_: model.compile("sgd"),
     ):
-        with pytest.raises(RuntimeError, match="callback between batches"):
+        with pytest.raises(RuntimeError, match="between batches"):
             model.fit(x, y, verbose=0, callbacks=[LambdaCallback(on_train_batch_end=use)])
     model.fit(x, y, verbose=0)
 
@@ -368,6 +369,15 @@ def test_a_bad_batch_is_named(batch, words):
         model.fit([(x, y), batch], verbose=0)
     expected.train_on_batch(x, y)
     assert same_weights(model, expected)
+
+
+def test_refused_rows_leave_it_open_whether_rows_are_sparse():
+    layers = [slide.Input(3), slide.Dense(4, "tanh", sampling.Uniform(2)), slide.Dense(2)]
+    model = slide.Sequential(layers)
+    model.compile(loss="mean_squared_error")
+    with pytest.raises(ValueError, match="n_features=3"):
+        model.fit(sp.csr_array(np.eye(4)), np.ones((4, 2)), verbose=0)
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
 
 
 def test_partial_fit_and_train_on_batch():
@@ -569,12 +579,13 @@ def test_get_and_set_weights():
         (lambda w: [w[0].T, *w[1:]], r"dense_0.*\(20, 16\).*\(16, 20\)"),
         (lambda w: [*w[:3], np.full(12, np.nan)], r"dense_1.*\(0,\) is nan"),
         (lambda w: [*w[:2], np.full((16, 12), np.inf), w[3]], "dense_1.*inf"),
+        (lambda w: [*w[:3], w[3] + 1j], "dense_1.*weights must hold real numbers, got.*complex"),
     ],
 )
 def test_weights_that_do_not_fit(change, words):
     model = make()
     before = model.get_weights()
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         model.set_weights(change(before))
     assert same_weights(model, before)
 

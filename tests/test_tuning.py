@@ -388,6 +388,12 @@ def test_lsh_chooses_after_the_first_epoch(max_active, compared, capsys):
     assert "Sketches" not in capsys.readouterr().out
 
 
+def test_batches_of_half_precision_are_looked_at_as_well(compared):
+    model, x, y = sampled_model(sampling.LSH(max_active=40))
+    model.fit([(np.asarray(x, np.float16), y)], verbose=0)
+    assert compared == [(400, 40)]
+
+
 def test_what_finds_enough_is_not_compared_again(compared):
     model, x, y = sampled_model(sampling.LSH(max_active=40))
     model.fit(x, y, verbose=0, n_jobs=1)

@@ -558,7 +558,7 @@ def check_candidates(n: Any) -> int | float | None:
         return None
     if isinstance(n, float):
         return check.check_fraction("n_candidates", n)
-    return check.check_positive_int("n_candidates", n)
+    return check.check_positive_int("n_candidates", n, high=MAX_ROWS)
 
 
 def _integers(name: str, values: Any) -> np.ndarray:
