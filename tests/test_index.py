@@ -340,6 +340,14 @@ def test_fit_forgets_what_was_before():
 
 # ---------------------------------------------------------------------------------- files
 
+@pytest.mark.parametrize("X_sample", [np.zeros((0, 4)), sp.csr_array((0, 4))], ids=["dense", "csr"])
+def test_a_sample_without_queries_is_none(tmp_path, X_sample):
+    index = Index().fit(np.eye(4), X_sample=X_sample)
+    index.save(tmp_path / "index")
+    ids, _ = Index.load(tmp_path / "index").query(np.eye(4), k=1)
+    assert ids.ravel().tolist() == [0, 1, 2, 3]
+
+
 
 @each_family
 def test_a_loaded_index_answers_and_goes_on_alike(family, tmp_path):

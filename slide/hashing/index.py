@@ -87,8 +87,8 @@ class Index:
     Notes
     -----
     Of rows with equal products, those with smaller labels come first. Rows inserted after `fit` are
-    first kept beside the tables and looked at by every query; when they are more than an eighth of
-    the rows, or half of the rows is gone, tables are made anew.
+    first kept beside the tables and looked at by every query; when they are 1,024 more than an
+    eighth of the rows, or half of the rows is gone, tables are made anew.
     """
 
     def __init__(
@@ -151,6 +151,8 @@ class Index:
             raise ValueError("W has no rows")
         new_labels = _checked_labels(labels, len(rows), np.empty(0, np.int32), 0)
         sample = None if X_sample is None else _checked_queries(X_sample, d, "X_sample")
+        if sample is not None and sample.shape[0] == 0:
+            sample = None
         with self._lock:
             family, searcher = self._built(rows, new_labels, d, sample)
             self.family_, self.n_features_in_ = family, d
