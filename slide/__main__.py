@@ -238,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _model(predict)
     predict.add_argument(
-        "--top-k", type=at_least(1), default=5, metavar="K", help="labels a line (default: 5)"
+        "--top-k", type=at_least(1), metavar="K", help="labels a line (default: 5, or all if fewer)"
     )
     predict.add_argument(
         "--output",

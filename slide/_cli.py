@@ -149,8 +149,9 @@ def predict(options: Any) -> None:
     model = load(options.model)
     assert model.input is not None
     units = model.layers[-1].units
-    if options.top_k > units:
-        raise ValueError(f"--top-k {options.top_k}: the model has {units} labels")
+    top_k = min(5, units) if options.top_k is None else options.top_k
+    if top_k > units:
+        raise ValueError(f"--top-k {top_k}: the model has {units} labels")
     sampler = model.layers[-1].sampler
     if options.approximate and (sampler is None or not sampler.retrieves):
         raise ValueError(f"--approximate: {options.model} has no hash tables")
@@ -161,7 +162,7 @@ def predict(options: Any) -> None:
         for at in range(0, x.shape[0], ROWS_AT_ONCE):
             ids, scores = model.predict(
                 x[at : at + ROWS_AT_ONCE],
-                top_k=options.top_k,
+                top_k=top_k,
                 exact=not options.approximate,
                 n_jobs=options.n_jobs,
             )

@@ -119,6 +119,16 @@ def test_train_evaluate_predict(folder, capsys):
     assert not (folder / "out.txt.part").exists()
 
 
+def test_a_model_of_few_labels_predicts_them_all(folder, capsys):
+    Path("few.txt").write_text("0 0:1\n1 1:1\n2 2:1\n")
+    assert main(["train", "few.txt", "--epochs", "1", "--quiet"]) == 0
+    assert main(["predict", "model.slide", "few.txt"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [sorted(pair.split(":")[0] for pair in line.split()) for line in lines] == [
+        ["0", "1", "2"]
+    ] * 3
+
+
 def test_svmlight_gives_the_same_model(folder, capsys):
     x, y = points()
     write_svmlight("train.svm", x, y)
