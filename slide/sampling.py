@@ -265,7 +265,7 @@ class LSH(Sampler):
             "rebuild_decay", rebuild_decay, at_least=0.0, at_most=100.0
         )
         self.new_functions_every = check.check_positive_int(
-            "new_functions_every", new_functions_every, low=0
+            "new_functions_every", new_functions_every, low=0, high=2**63 - 1
         )
         self.schedule = rebuilds.get(schedule)
         if self.rebuild_decay and not self.schedule.decays:

@@ -600,6 +600,11 @@ def test_pending_cells_are_checked_as_well():
         (lambda: rebuilds.Drift(math.nan), ValueError, "threshold must be finite, got nan"),
         (lambda: rebuilds.Drift("1"), TypeError, "threshold must be a number, got '1'"),
         (lambda: rebuilds.Drift(0.1, 0), ValueError, "n_sampled must be between 1 and .*got 0"),
+        (
+            lambda: sampling.LSH(new_functions_every=2**63),
+            ValueError,
+            "new_functions_every must be between",
+        ),
         (lambda: sampling.LSH(schedule="daily"), ValueError, "schedule 'daily' is unknown.*Drift"),
         (lambda: sampling.LSH(schedule=3), TypeError, "schedule must be a Schedule, .*got 3"),
         (
