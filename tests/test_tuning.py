@@ -858,7 +858,7 @@ def test_the_last_rows_of_batches_are_looked_at(sizes, last, form, compared, mon
         (sampling.LSH(max_active=40), []),
         (sampling.LSH(max_active=40), [slide.callbacks.ChooseSampler(np.ones((9, 12)))]),
     ],
-    ids=repr,
+    ids=["all", "uniform", "family given", "chooses", "callback chooses"],
 )
 def test_batches_are_not_held(sampler, callbacks, compared, monkeypatch):
     """A batch is gone when the next one comes, and copies of rows are made for a look only."""

@@ -8,8 +8,8 @@ from slide._kernels.types cimport Buffer, PerThread
 
 
 cdef struct Search:
-    # Of one query: what it has to find, and what it has found so far. Where neurons are drawn, `query`
-    # has noise that is added to the scores, and a sum must exceed tau for the neuron to be drawn.
+    # Of one query: what it has to find, and what it has found so far. Where neurons are drawn, its
+    # noise is added to the scores, and a sum must exceed tau for the neuron to be drawn.
     Query query                         # its lists begin where the next neurons go
     Py_ssize_t wanted, found, seen
     Py_ssize_t room                     # for CHUNK more than this, the lists are cut down
