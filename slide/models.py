@@ -1152,6 +1152,9 @@ class Sequential:
         neuron, and the loaded model uses it. The file (safetensors) is written beside `path` and
         then renamed: a crash leaves the old file.
 
+        `pickle`, `copy.deepcopy` and ``joblib.dump`` keep the same; but a pickle can run anything
+        when it is loaded, and this file nothing.
+
         Parameters
         ----------
         path : str or path
@@ -1160,6 +1163,15 @@ class Sequential:
         with self._exclusive("save"):
             self._settle()
             saving.save(self, path)
+
+    def __reduce__(self) -> Any:
+        """For `pickle` and `copy`: what `save` writes, built and compiled or not.
+
+        A copy made between epochs has no part in the `fit` under way.
+        """
+        with self._exclusive("pickle"):
+            self._settle()
+            return saving.restore, (type(self), *saving.describe(self))
 
     @classmethod
     def load(cls, path: Any) -> Sequential:

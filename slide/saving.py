@@ -20,8 +20,15 @@ VERSION = 1
 
 def save(model: Any, path: Any) -> None:
     """Write a built model; see `Sequential.save`."""
+    config, arrays = describe(model)
+    write(arrays, FORMAT, VERSION, config, path)
+
+
+def describe(model: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return all that a model is as a configuration and arrays, some of which it goes on using."""
     config: dict[str, Any] = {
         "model": model.get_config(),
+        "built": model.built,
         "sparse": model._sparse,
         "step": model.step,
         "first_step": model._first_step,
@@ -29,9 +36,9 @@ def save(model: Any, path: Any) -> None:
         "compiled": None,
         "index": None,
     }
-    if model.layers[-1].searcher_family is not None:
+    if model.built and model.layers[-1].searcher_family is not None:
         config["index"] = hashing.serialize(model.layers[-1].searcher_family)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     if model.loss is not None:
         config["compiled"] = {
             "optimizer": optimizers.serialize(model.optimizer),
@@ -44,10 +51,15 @@ def save(model: Any, path: Any) -> None:
         for i, metric in enumerate(model.metrics):
             if getattr(metric, "propensities", None) is not None:
                 arrays[f"metrics.{i}.propensities"] = np.asarray(metric.propensities, np.float64)
-    for i, layer in enumerate(model.layers):
+    for i, layer in enumerate(model.layers if model.built else []):
         for name, array in layer.get_state().items():
             arrays[f"layers.{i}.{name}"] = array
-    write(arrays, FORMAT, VERSION, config, path)
+    return config, arrays
+
+
+def restore(cls: type, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    """Return a model from what `describe` gave."""
+    return _restore(cls, config, list(arrays), arrays.__getitem__)
 
 
 def write(
@@ -120,6 +132,8 @@ def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -
         for i, metric in enumerate(model.metrics):
             if f"metrics.{i}.propensities" in names:
                 metric.propensities = tensor(f"metrics.{i}.propensities")
+    if not config.get("built", True):
+        return model
     # Before the weights are allocated, so that a damaged configuration can't ask for memory.
     n_in = model.input.n_features
     for i, layer in enumerate(model.layers):

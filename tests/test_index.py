@@ -1,5 +1,7 @@
 """The index of largest inner products: queries, changes, files; predictions through one."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -367,6 +369,23 @@ def test_a_loaded_index_answers_and_goes_on_alike(family, tmp_path):
     for i in (index, loaded):
         i.remove(gone)  # more than half: new tables, with the same queries' mean
     assert_same(loaded.query(X, 10), index.query(X, 10))
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda i: pickle.loads(pickle.dumps(i))])
+def test_copies_share_nothing(way):
+    W, X = clustered(500, 20, 16)
+    unfitted = way(Index(hashing.SimHash(4, 3), n_candidates=40, random_state=7, n_jobs=1))
+    assert (unfitted.n_candidates, unfitted.random_state, unfitted.n_jobs) == (40, 7, 1)
+    index = Index(hashing.SimHash(4, 3), n_candidates=40, random_state=7, n_jobs=1).fit(W)
+    index.insert(W[:5])
+    again = way(index)
+    assert again.n_jobs == 1
+    assert_same(again.query(X, 5), index.query(X, 5))
+    ids, _ = before = index.query(X, 5)
+    again.remove(np.unique(ids))
+    again.insert(W[:3])
+    assert_same(index.query(X, 5), before)
+    assert not np.isin(again.query(X, 5)[0], ids).any()
 
 
 def saved(tmp_path, change):

@@ -1,10 +1,14 @@
 """Model files: what comes back, training that goes on, and files that are damaged or foreign."""
 
+import copy
+import io
 import json
 import os
+import pickle
 import stat
 import struct
 
+import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -705,3 +709,85 @@ def test_a_large_number_in_the_config_asks_for_no_memory(saved):
     rewrite(saved, change)
     with pytest.raises(ValueError, match="not a readable model file"):
         slide.load(saved)
+
+
+def through_joblib(model):
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+COPIES = {
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "first protocol": lambda model: pickle.loads(pickle.dumps(model, 0)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "joblib": through_joblib,
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("sampler", ["none", "simhash", "mixture"])
+def test_copies_go_on_alike_and_share_nothing(way, sampler):
+    x, y = data()
+    model = make(sampler)
+    model.fit(x, y, epochs=2, batch_size=16, verbose=0)
+    model.predict(x, top_k=3, exact=False)
+    before = model.get_weights()
+    again = COPIES[way](model)
+    assert type(again) is slide.Sequential
+    assert (again.step, again.epochs_trained) == (model.step, model.epochs_trained)
+    for found, wanted in zip(
+        again.predict(x, top_k=3, exact=False), model.predict(x, top_k=3, exact=False), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
+    again.fit(x, y, epochs=3, initial_epoch=2, batch_size=16, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    model.fit(x, y, epochs=3, initial_epoch=2, batch_size=16, verbose=0)
+    assert same_weights(model, again)
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_copies_of_models_that_are_not_built_or_compiled(way):
+    x, y = data()
+    empty = COPIES[way](slide.Sequential(seed=3))
+    assert not empty.layers
+    assert empty.seed == 3
+    unbuilt = make()
+    again = COPIES[way](unbuilt)
+    assert not again.built
+    for model in (unbuilt, again):
+        model.fit(x, y, batch_size=16, verbose=0)
+    assert same_weights(unbuilt, again)
+    bare = slide.Sequential([slide.Input(N_FEATURES), slide.Dense(3)], seed=1)
+    bare.build()
+    again = COPIES[way](bare)
+    assert again.loss is None
+    assert same_weights(bare, again)
+
+
+def test_a_copy_while_training():
+    """Between epochs a callback can make one; it is no part of the training that goes on."""
+    x, y = data()
+    model, copies = make("simhash"), []
+
+    class Keep(slide.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            copies.append(copy.deepcopy(self.model))
+
+    model.fit(x, y, epochs=3, batch_size=16, verbose=0, callbacks=[Keep()])
+    assert [kept.epochs_trained for kept in copies] == [1, 2, 3]
+    assert same_weights(copies[2], model)
+    assert not same_weights(copies[1], model)
+    copies[0].fit(x, y, epochs=3, initial_epoch=1, batch_size=16, verbose=0)
+    assert same_weights(copies[0], model)
+
+
+def test_a_damaged_pickle_is_refused():
+    model = make()
+    model.build()
+    restore, (cls, config, arrays) = model.__reduce__()
+    arrays["layers.0.weights"] = arrays["layers.0.weights"] * np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        restore(cls, config, arrays)

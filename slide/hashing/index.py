@@ -417,27 +417,39 @@ class Index:
             Before `fit`.
         """
         self._check_fitted()
-        d = self.n_features_in_
         with self._lock:
-            config = {
-                "auto": _is_auto(self.family),
-                "family": hashing.serialize(self.family_),
-                "n_candidates": self.n_candidates,
-                "random_state": self.random_state,
-                "n_features": d,
-                "next_label": self._next_label,
-            }
-            arrays = {
-                "rows": self._rows[:, : d + 1],
-                "more": self._more[:, : d + 1],
-                "labels": self._labels,
-                "gone": self._gone,
-            }
-            if self._sample is not None:
-                arrays["sample"] = _mean(self._sample, d)
-            for name, array in self._searcher.active.get_state().items():
-                arrays[f"active.{name}"] = array
+            config, arrays = self._described()
             saving.write(arrays, FORMAT, VERSION, config, path)
+
+    def _described(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        d = self.n_features_in_
+        config = {
+            "auto": _is_auto(self.family),
+            "family": hashing.serialize(self.family_),
+            "n_candidates": self.n_candidates,
+            "random_state": self.random_state,
+            "n_features": d,
+            "next_label": self._next_label,
+        }
+        arrays = {
+            "rows": self._rows[:, : d + 1],
+            "more": self._more[:, : d + 1],
+            "labels": self._labels.copy(),
+            "gone": self._gone.copy(),
+        }
+        if self._sample is not None:
+            arrays["sample"] = _mean(self._sample, d)
+        for name, array in self._searcher.active.get_state().items():
+            arrays[f"active.{name}"] = array
+        return config, arrays
+
+    def __reduce__(self) -> Any:
+        """For `pickle` and `copy`: what `save` writes, and `n_jobs`."""
+        cls = type(self)
+        if not hasattr(self, "family_"):
+            return cls, (self.family, self.n_candidates, self.random_state, self.n_jobs)
+        with self._lock:
+            return _unpickled, (cls, *self._described(), self.n_jobs)
 
     @classmethod
     def load(cls, path: Any, n_jobs: int | None = None) -> Index:
@@ -494,6 +506,12 @@ class Index:
         index._rows, index._more, index._labels, index._gone = rows, more, labels, gone
         index._searcher = searcher
         return index
+
+
+def _unpickled(
+    cls: type[Index], config: dict[str, Any], arrays: dict[str, np.ndarray], n_jobs: int | None
+) -> Index:
+    return cls._restored(config, list(arrays), arrays.__getitem__, n_jobs)
 
 
 def auto_family(n: int, d: int) -> Any:
