@@ -178,7 +178,7 @@ cdef class ClusterRetriever(Retriever):
         memset(out, 0, p.ld * sizeof(float))
         for j in range(n):
             coef[j] = weight[ids[j]] if weight != NULL else <float> (1.0 / n)
-        simd.rows_axpy(out, p.ld, p.w, p.ld, ids, coef, n)
+        p.axpy(out, ids, coef, n)
 
     cdef void _direction(self, Parameters p, float *out, const int32_t *ids, Py_ssize_t n,
                          uint64_t rng, int thread) noexcept nogil:

@@ -139,12 +139,12 @@ cdef class Searcher:
         there are fewer)."""
         cdef int32_t *ids = <int32_t *> self.ids.p[thread]
         cdef float *z = <float *> self.scores.p[thread]
-        cdef Py_ssize_t n, j, ld = self.params.ld
+        cdef Py_ssize_t n, j
         best.n, best.highest, best.total = 0, -1e30, 0
         if not self.whole:
             # The same draws for every query: its result does not depend on those around it.
             n = self.active.query(x, ids, self.n_candidates, stream(~self.seed, 41, 0), thread)
-            simd.rows_dot(z, self.params.w, ld, ids, n, x)
+            self.params.dot(z, ids, n, x)
             (<int64_t *> self.products.p[thread])[0] += n * self.params.n_weights
             for j in range(n):
                 self._offer(z[j], self.labels[ids[j]], best)

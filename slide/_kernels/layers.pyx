@@ -340,8 +340,7 @@ cdef class SparseInputDense(LayerKernel):
         for s in range(first, last):
             at = b.x_indptr[b.rows[s]]
             memcpy(z, self.params.row(self.n_in), self.params.ld * sizeof(float))
-            simd.rows_axpy(z, self.params.ld, self.params.w, self.params.ld, b.x_indices + at,
-                           b.x_data + at, b.x_indptr[b.rows[s] + 1] - at)
+            self.params.axpy(z, b.x_indices + at, b.x_data + at, b.x_indptr[b.rows[s] + 1] - at)
             z += ldz
 
     cdef int64_t _products(self, Batch *b, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
@@ -562,13 +561,11 @@ cdef class SampledDense(LayerKernel):
             if self.by_row and not b.hogwild:
                 self.rows.add(s, self.own(s).idx, self.own(s).grad, self.count[s])
             else:
-                simd.rows_dot(self.own(s).val, self.params.w, ld, self.own(s).idx, self.count[s],
-                              x)
+                self.params.dot(self.own(s).val, self.own(s).idx, self.count[s], x)
             if self.active_set.inclusion is not None:
                 cost.forward += self._weigh(s, x, b.y_indptr[row + 1] - at, pi)
             if n_shared and b.hogwild:
-                simd.rows_dot(self.out + s * self.ldz, self.params.w, ld, self.active_set.shared,
-                              n_shared, x)
+                self.params.dot(self.out + s * self.ldz, self.active_set.shared, n_shared, x)
             if timed:
                 cost.query += found - started
                 cost.dot += omp_get_wtime() - found
@@ -670,10 +667,9 @@ cdef class SampledDense(LayerKernel):
                 continue
             if self.dx != NULL:
                 dx = self.dx + s * self.ld_in
-                simd.rows_axpy(dx, ld, self.params.w, ld, own.idx, own.grad, own.n)
+                self.params.axpy(dx, own.idx, own.grad, own.n)
                 if b.hogwild:
-                    simd.rows_axpy(dx, ld, self.params.w, ld, self.active_set.shared,
-                                   self.out + s * self.ldz, n_shared)
+                    self.params.axpy(dx, self.active_set.shared, self.out + s * self.ldz, n_shared)
             if self.given.ids != NULL:
                 for j in range(self.given.count[s] - 1):
                     at = s * self.given.capacity + j
@@ -769,5 +765,5 @@ cdef class SampledDense(LayerKernel):
         cdef Py_ssize_t n = self.active_set.query(
             x, ids[0], self.capacity - self.active_set.n_frequent,
             stream(b.seed, b.step, <uint64_t> s), thread)
-        simd.rows_dot(z[0], self.params.w, self.params.ld, ids[0], n, x)
+        self.params.dot(z[0], ids[0], n, x)
         return n

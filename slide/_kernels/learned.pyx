@@ -175,7 +175,7 @@ cdef class Learned(HashFamily):
                 u[k] = <float> (by_x * (u[k] - self.borders[1, k]))
             simd.tanh(u, n)
             memset(of_x, 0, n * sizeof(float))
-            simd.rows_dot(scores, p.w, p.ld, pool, m, x)
+            p.dot(scores, pool, m, x)
             limit = threshold(scores, m, min(m, <Py_ssize_t> SPARED), scores + m)
             n_tried = 0
             for __ in range(TRIED):

@@ -1,7 +1,11 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
+from slide._kernels.simd cimport simd
 from slide._kernels.types cimport Buffer, PerThread
+
+cdef enum:
+    FAR = 1 << 20       # bytes of a table that the second-level cache may not hold
 
 
 cdef class Parameters:
@@ -16,9 +20,26 @@ cdef class Parameters:
     cdef int n_slots, n_state
     cdef float l2
     cdef uint8_t *dirty             # set for every row that a step changed; NULL: nobody asks
+    cdef bint far                   # too large for the second-level cache: rows are prefetched
 
     cdef inline float *row(self, Py_ssize_t i) noexcept nogil:
         return self.w + i * self.ld
+
+    cdef inline void dot(self, float *out, const int32_t *ids, Py_ssize_t n,
+                         const float *x) noexcept nogil:
+        """Products of the n rows ids (NULL: the first n) with x."""
+        if self.far and ids != NULL:
+            simd.far_dot(out, self.w, self.ld, ids, n, x)
+        else:
+            simd.rows_dot(out, self.w, self.ld, ids, n, x)
+
+    cdef inline void axpy(self, float *y, const int32_t *ids, const float *c,
+                          Py_ssize_t n) noexcept nogil:
+        """y += the sum of the n rows ids, each times its c."""
+        if self.far:
+            simd.far_axpy(y, self.ld, self.w, self.ld, ids, c, n)
+        else:
+            simd.rows_axpy(y, self.ld, self.w, self.ld, ids, c, n)
 
 
 cdef class Optimizer:

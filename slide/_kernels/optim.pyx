@@ -41,6 +41,7 @@ cdef class Parameters:
         self.s = &s[0, 0] if self.n_slots else NULL
         self.r = &r[0, 0] if self.n_state else NULL
         self.dirty = NULL
+        self.far = <double> self.n_rows * self.ld * sizeof(float) > FAR
 
 
 cdef class Optimizer:

@@ -6,6 +6,7 @@ from libc.stdint cimport int8_t, int32_t, uint8_t
 
 from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num, omp_get_wtime
+from slide._kernels.optim cimport FAR
 from slide._kernels.simd cimport Codes, Query, prefetch, simd
 from slide._kernels.types cimport Buffer, PerThread
 
@@ -25,7 +26,9 @@ def _check(const float[:, ::1] W, const int32_t[:, ::1] ids, int n_threads):
 
 def products(const float[:, ::1] W, const int32_t[:, ::1] ids, const float[::1] x,
              int n_threads=1, int repeats=1):
-    """Seconds that `rows_dot` takes on lists of rows: W[ids[i]] x for every list i."""
+    """Seconds that row products take, as layers make them of a table of that size: W[ids[i]] x for
+    every list i."""
+    dot = simd.far_dot if W.shape[0] * W.shape[1] * sizeof(float) > FAR else simd.rows_dot
     _check(W, ids, n_threads)
     if x.shape[0] != W.shape[1]:
         raise ValueError(f"x has {x.shape[0]} values, rows have {W.shape[1]}")
@@ -35,15 +38,16 @@ def products(const float[:, ::1] W, const int32_t[:, ::1] ids, const float[::1] 
     with nogil:
         started = omp_get_wtime()
         for i in prange(n, schedule="static", num_threads=n_threads):
-            simd.rows_dot(<float *> out.p[omp_get_thread_num()], &W[0, 0], W.shape[1],
-                          &ids[i % ids.shape[0], 0], ids.shape[1], &x[0])
+            dot(<float *> out.p[omp_get_thread_num()], &W[0, 0], W.shape[1],
+                &ids[i % ids.shape[0], 0], ids.shape[1], &x[0])
         started = omp_get_wtime() - started
     return started
 
 
 def sums(const float[:, ::1] W, const int32_t[:, ::1] ids, const float[::1] c, int n_threads=1,
          int repeats=1):
-    """Seconds that `rows_axpy` takes on lists of rows: c W[ids[i]] for every list i."""
+    """The same of sums of rows: c W[ids[i]] for every list i."""
+    axpy = simd.far_axpy if W.shape[0] * W.shape[1] * sizeof(float) > FAR else simd.rows_axpy
     _check(W, ids, n_threads)
     if c.shape[0] != ids.shape[1]:
         raise ValueError(f"{c.shape[0]} coefficients of {ids.shape[1]} rows")
@@ -53,8 +57,8 @@ def sums(const float[:, ::1] W, const int32_t[:, ::1] ids, const float[::1] c, i
     with nogil:
         started = omp_get_wtime()
         for i in prange(n, schedule="static", num_threads=n_threads):
-            simd.rows_axpy(<float *> out.p[omp_get_thread_num()], W.shape[1], &W[0, 0],
-                           W.shape[1], &ids[i % ids.shape[0], 0], &c[0], ids.shape[1])
+            axpy(<float *> out.p[omp_get_thread_num()], W.shape[1], &W[0, 0], W.shape[1],
+                 &ids[i % ids.shape[0], 0], &c[0], ids.shape[1])
         started = omp_get_wtime() - started
     return started
 

@@ -193,7 +193,7 @@ cdef class Retriever:
         ids = <int32_t *> self.pool.p[thread]
         scores = <float *> self.pool_scores.p[thread]
         m = self._ask(x, labels, n_labels, ids, 0, self.n_candidates, marks, rng, thread)
-        simd.rows_dot(scores, self.w, self.ld, ids, m, x)
+        simd.far_dot(scores, self.w, self.ld, ids, m, x)
         self.count(thread, m * self.ld)
         for j in range(m):              # those that are not kept can still be drawn
             marks.stamp[ids[j]] = marks.epoch - 1

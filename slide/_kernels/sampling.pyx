@@ -5,7 +5,6 @@ from libc.string cimport memset
 
 from slide._kernels.random cimport below, stream
 from slide._kernels.retrieval cimport HashRetriever
-from slide._kernels.simd cimport simd
 from slide._kernels.types cimport BLOCK
 
 import numpy as np
@@ -335,7 +334,7 @@ cdef class ActiveSet:
             pi = np.ones(n, np.float32)
             if self.individual:
                 if self.inclusion is not None and n:
-                    simd.rows_dot(&z[0], p.w, p.ld, &out[0], n, &x[s, 0])
+                    p.dot(&z[0], &out[0], n, &x[s, 0])
                     self.inclusion.weigh(p, &x[s, 0], &out[y.shape[0]], &z[y.shape[0]],
                                          &each[y.shape[0]], n - y.shape[0])
                 own.append((np.array(out[:n]), np.array(each[:n])))

@@ -31,8 +31,12 @@ cdef extern from "simd.h" nogil:
         const char *name
         void (*rows_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids,
                          ptrdiff_t n, const float *x) noexcept nogil
+        void (*far_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids,
+                        ptrdiff_t n, const float *x) noexcept nogil
         void (*rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld,
                           const int32_t *ids, const float *c, ptrdiff_t n) noexcept nogil
+        void (*far_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld,
+                         const int32_t *ids, const float *c, ptrdiff_t n) noexcept nogil
         void (*each_dot)(float *out, ptrdiff_t ldo, const float *W, ptrdiff_t ld,
                          const int32_t *rows, const int32_t *ends, ptrdiff_t n_rows,
                          const float *X, const int32_t *s, const int32_t *p) noexcept nogil

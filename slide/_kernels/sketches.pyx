@@ -173,7 +173,7 @@ cdef class SketchRetriever(Retriever):
             for i in range(n):
                 y[j * n + i] -= middle
             memset(&self.basis[j, 0], 0, p.ld * sizeof(float))
-            simd.rows_axpy(&self.basis[j, 0], p.ld, p.w, p.ld, ids, y + j * n, n)
+            p.axpy(&self.basis[j, 0], ids, y + j * n, n)
             self.basis[j, self.dim - 1] = 0     # the bias, which inputs less their mean do not meet
 
     cdef void _orthonormalize(self, uint64_t *rng) noexcept nogil:

@@ -127,7 +127,7 @@ cdef class SparseDense(LayerKernel):
         """Sums of n neurons (ids NULL: the first n) for one input."""
         cdef Py_ssize_t j
         if x.ids == NULL:
-            simd.rows_dot(z, self.params.w, self.params.ld, ids, n, x.x)
+            self.params.dot(z, ids, n, x.x)
         else:
             for j in range(n):
                 z[j] = simd.columns_dot(self.params.row(ids[j] if ids != NULL else j), x.ids,
@@ -382,7 +382,7 @@ cdef class SparseDense(LayerKernel):
         """Of one sample."""
         cdef float *g = self.grad + s * self.ld_out
         cdef const int32_t *ids = NULL
-        cdef Py_ssize_t j, n = self.n_out, ld = self.params.ld
+        cdef Py_ssize_t j, n = self.n_out
         cdef float *dx
         cdef Given x = self._given(s)
         if self.active.ids != NULL:
@@ -399,7 +399,7 @@ cdef class SparseDense(LayerKernel):
         elif self.dx != NULL:
             dx = self.dx + s * self.ld_in
             memset(dx, 0, self.ld_in * sizeof(float))
-            simd.rows_axpy(dx, ld, self.params.w, ld, ids, g, n)    # only with a selector
+            self.params.axpy(dx, ids, g, n)    # only with a selector
 
     cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                          int thread) noexcept nogil:

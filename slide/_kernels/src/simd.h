@@ -53,9 +53,14 @@ typedef struct {
     /* out[i] = <W[ids[i]], x>; ids == NULL: rows 0..n-1. ld padded. */
     void (*rows_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids, ptrdiff_t n,
                      const float *x);
+    /* The same, for lists of rows that are not in the first two levels of the cache. */
+    void (*far_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids, ptrdiff_t n,
+                    const float *x);
     /* y += sum_i c[i] * W[ids[i]][:m]. m padded. */
     void (*rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld, const int32_t *ids,
                       const float *c, ptrdiff_t n);
+    void (*far_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld, const int32_t *ids,
+                     const float *c, ptrdiff_t n);
     /* Row by row, as lists of n_rows ascending rows of W and of where the entries of each end in
        s and p or c: out[s[i] * ldo + p[i]] = <W[row], X[s[i]]>, and Y[s[i]] += c[i] * W[row].
        ld, that of all three, padded. */

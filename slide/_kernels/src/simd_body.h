@@ -45,17 +45,19 @@ static inline void FN(prefetch_row)(const float *row, ptrdiff_t n)
     for (ptrdiff_t k = 0; k < n; k += 16) __builtin_prefetch(row + k, 0, 2);
 }
 
-static void FN(rows_dot)(float *restrict out, const float *restrict W, ptrdiff_t ld,
-                         const int32_t *restrict ids, ptrdiff_t n, const float *restrict x)
+enum { FN(AHEAD) = 8 };
+
+static inline __attribute__((always_inline)) void FN(dot_rows)(
+    float *restrict out, const float *restrict W, ptrdiff_t ld, const int32_t *restrict ids,
+    ptrdiff_t n, const float *restrict x, int far)
 {
-    enum { AHEAD = 8 };
     ptrdiff_t i = 0;
 #define ROW(j) (W + (ids ? (ptrdiff_t)ids[j] : (j)) * ld)
-    if (ids)
-        for (ptrdiff_t j = 0; j < AHEAD && j < n; j++) FN(prefetch_row)(ROW(j), ld);
+    if (far)
+        for (ptrdiff_t j = 0; j < FN(AHEAD) && j < n; j++) FN(prefetch_row)(ROW(j), ld);
     for (; i + 4 <= n; i += 4) {
-        if (ids)
-            for (ptrdiff_t j = i + AHEAD; j < i + AHEAD + 4 && j < n; j++)
+        if (far)
+            for (ptrdiff_t j = i + FN(AHEAD); j < i + FN(AHEAD) + 4 && j < n; j++)
                 FN(prefetch_row)(ROW(j), ld);
         const float *r0 = ROW(i), *r1 = ROW(i + 1), *r2 = ROW(i + 2), *r3 = ROW(i + 3);
         vf a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0};
@@ -77,15 +79,29 @@ static void FN(rows_dot)(float *restrict out, const float *restrict W, ptrdiff_t
 #undef ROW
 }
 
-static void FN(rows_axpy)(float *restrict y, ptrdiff_t m, const float *restrict W, ptrdiff_t ld,
-                          const int32_t *restrict ids, const float *restrict c, ptrdiff_t n)
+static void FN(rows_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids, ptrdiff_t n,
+                         const float *x)
 {
-    enum { AHEAD = 8 };
+    FN(dot_rows)(out, W, ld, ids, n, x, 0);
+}
+
+static void FN(far_dot)(float *out, const float *W, ptrdiff_t ld, const int32_t *ids, ptrdiff_t n,
+                        const float *x)
+{
+    FN(dot_rows)(out, W, ld, ids, n, x, 1);
+}
+
+static inline __attribute__((always_inline)) void FN(axpy_rows)(
+    float *restrict y, ptrdiff_t m, const float *restrict W, ptrdiff_t ld,
+    const int32_t *restrict ids, const float *restrict c, ptrdiff_t n, int far)
+{
     ptrdiff_t i = 0;
-    for (ptrdiff_t j = 0; j < AHEAD && j < n; j++) FN(prefetch_row)(W + ids[j] * ld, m);
+    if (far)
+        for (ptrdiff_t j = 0; j < FN(AHEAD) && j < n; j++) FN(prefetch_row)(W + ids[j] * ld, m);
     for (; i + 4 <= n; i += 4) {
-        for (ptrdiff_t j = i + AHEAD; j < i + AHEAD + 4 && j < n; j++)
-            FN(prefetch_row)(W + ids[j] * ld, m);
+        if (far)
+            for (ptrdiff_t j = i + FN(AHEAD); j < i + FN(AHEAD) + 4 && j < n; j++)
+                FN(prefetch_row)(W + ids[j] * ld, m);
         const float *r0 = W + ids[i] * ld, *r1 = W + ids[i + 1] * ld, *r2 = W + ids[i + 2] * ld,
                     *r3 = W + ids[i + 3] * ld;
         float c0 = c[i], c1 = c[i + 1], c2 = c[i + 2], c3 = c[i + 3];
@@ -102,17 +118,28 @@ static void FN(rows_axpy)(float *restrict y, ptrdiff_t m, const float *restrict 
     }
 }
 
+static void FN(rows_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld, const int32_t *ids,
+                          const float *c, ptrdiff_t n)
+{
+    FN(axpy_rows)(y, m, W, ld, ids, c, n, 0);
+}
+
+static void FN(far_axpy)(float *y, ptrdiff_t m, const float *W, ptrdiff_t ld, const int32_t *ids,
+                         const float *c, ptrdiff_t n)
+{
+    FN(axpy_rows)(y, m, W, ld, ids, c, n, 1);
+}
+
 static void FN(each_dot)(float *restrict out, ptrdiff_t ldo, const float *restrict W, ptrdiff_t ld,
                          const int32_t *restrict rows, const int32_t *restrict ends,
                          ptrdiff_t n_rows, const float *restrict X, const int32_t *restrict s,
                          const int32_t *restrict p)
 {
-    enum { AHEAD = 8 };
     ptrdiff_t i = 0;
 #define OUT(i) out[s[i] * ldo + p[i]]
     for (ptrdiff_t r = 0; r < n_rows; r++) {
         const float *w = W + rows[r] * ld;
-        if (r + AHEAD < n_rows) FN(prefetch_row)(W + rows[r + AHEAD] * ld, ld);
+        if (r + FN(AHEAD) < n_rows) FN(prefetch_row)(W + rows[r + FN(AHEAD)] * ld, ld);
         for (; i + 4 <= ends[r]; i += 4) {
             const float *x0 = X + s[i] * ld, *x1 = X + s[i + 1] * ld, *x2 = X + s[i + 2] * ld,
                         *x3 = X + s[i + 3] * ld;
@@ -145,11 +172,10 @@ static void FN(each_axpy)(float *restrict Y, const float *restrict W, ptrdiff_t 
                           const int32_t *restrict rows, const int32_t *restrict ends,
                           ptrdiff_t n_rows, const int32_t *restrict s, const float *restrict c)
 {
-    enum { AHEAD = 8 };
     ptrdiff_t i = 0;
     for (ptrdiff_t r = 0; r < n_rows; r++) {
         const float *w = W + rows[r] * ld;
-        if (r + AHEAD < n_rows) FN(prefetch_row)(W + rows[r + AHEAD] * ld, ld);
+        if (r + FN(AHEAD) < n_rows) FN(prefetch_row)(W + rows[r + FN(AHEAD)] * ld, ld);
         for (; i < ends[r]; i++) {
             float *y = Y + s[i] * ld, ci = c[i];
             for (ptrdiff_t k = 0; k < ld; k += LANES)
@@ -661,7 +687,8 @@ static void FN(adam_bfloat16)(float *restrict w, uint32_t *restrict moments,
 #include "simd_sketches.h"
 
 static const slide_simd_table FN(table) = {
-    SLIDE_STR(ISA),      FN(rows_dot),         FN(rows_axpy),    FN(each_dot),
+    SLIDE_STR(ISA),      FN(rows_dot),         FN(far_dot),      FN(rows_axpy),
+    FN(far_axpy),        FN(each_dot),
     FN(each_axpy),       FN(columns_dot),      FN(columns_axpy), FN(columns_add),
     FN(changes),         FN(sumsq),            FN(columns_sum),  FN(hadamard),
     FN(sign_codes),      FN(sketch_scan),      FN(sum_below),    FN(range),
