@@ -1018,6 +1018,15 @@ def test_a_schedule_that_gives_nonsense_is_named():
     assert model.step == 4
 
 
+@pytest.fixture
+def interruptible():
+    """Shells start background jobs with SIGINT ignored, and Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("how", ["exception", "signal"])
 def test_an_interrupt_leaves_a_batch_boundary(how):
     """The weights are those of so many batches, and training can go on."""
@@ -1042,6 +1051,7 @@ def test_an_interrupt_leaves_a_batch_boundary(how):
     model.evaluate(x, y)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_from_outside():
     x, y = data()
     model = make()
