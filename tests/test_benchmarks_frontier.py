@@ -48,6 +48,7 @@ def test_grids_have_every_family_of_codes_and_number_of_tables(n):
         assert len(set(labels)) == len(labels) or n == 100  # where K is 1 at least
 
 
+@pytest.mark.slow
 def test_points_keep_to_their_shares(snapshot):
     found = frontier.measure(snapshot, ("SimHash, centred", "Clusters", "Sketches"))
     for name, points in found.items():
@@ -96,6 +97,7 @@ def test_balance_has_a_row_for_every_bound(snapshot):
     assert all(0 < recall <= 1 for recall in recalls)
 
 
+@pytest.mark.slow
 def test_figure(snapshot, tmp_path):
     pytest.importorskip("matplotlib")
     found = frontier.measure(snapshot, ("Clusters", "Sketches"))

@@ -361,6 +361,7 @@ def test_every_truncation(kept, parses):
     damaged(kept, content + b"\0", parses)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte(kept, parses):
     path, folder, entry, expected = kept
     content = entry.read_bytes()

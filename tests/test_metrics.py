@@ -63,6 +63,7 @@ def predictions(draw):
     return labels, ids, n_labels, k
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(predictions(), st.integers(0, 2**32 - 1))
 def test_metrics_equal_their_definitions(data, seed):

@@ -374,6 +374,7 @@ def test_bfloat16_moments_move_weights_like_float32(update, lazy):
     assert 0 < distance.max() < 0.02
 
 
+@pytest.mark.slow
 def test_a_million_samples_of_half_a_million_features():
     """Row and sample of an entry do not fit 32 bits with the usual number of parts then."""
     n, n_features = (1 << 20) + 3, 1 << 19

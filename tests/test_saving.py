@@ -545,6 +545,7 @@ def test_an_index_of_a_layer_that_has_none(tmp_path):
         slide.load(tmp_path / "m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["none", "many_bits", "dwta", "mixture"])
 def test_arrays_of_another_kind_never_crash(tmp_path, sampler):
     """Every array in turn: another dtype, order, length or content is refused, or works."""
@@ -585,6 +586,7 @@ def test_arrays_of_another_kind_never_crash(tmp_path, sampler):
     assert refused >= 4 * len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [n for n in HIDDEN if n not in ("uniform", "winners")])
 def test_arrays_of_hidden_samplers_never_crash(tmp_path, sampler):
     """Every array of the samplers in turn: another dtype, length or content is refused, or works.
