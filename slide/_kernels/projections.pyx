@@ -150,14 +150,14 @@ cdef class ProjectionRetriever(Retriever):
                            int thread) noexcept nogil:
         """Of a vector with n non-zeros."""
         memset(out, 0, self.width * sizeof(float))
-        simd.rows_axpy(out, self.width, &self.columns[0, 0], self.width, ids, x, n)
+        simd.far_axpy(out, self.width, &self.columns[0, 0], self.width, ids, x, n)
         self.count(thread, n * (self.n_functions * self.n_tables + self.principal))
 
     cdef void shift(self, Parameters p, Py_ssize_t row, const int32_t *columns,
                     const float *change, Py_ssize_t n, int thread) noexcept nogil:
         """Keeps a row's projections in step with a change of n of its weights."""
-        simd.rows_axpy(&self.kept[row, 0], self.width, &self.columns[0, 0], self.width, columns,
-                       change, n)
+        simd.far_axpy(&self.kept[row, 0], self.width, &self.columns[0, 0], self.width, columns,
+                      change, n)
         self.count(thread, n * (self.n_functions * self.n_tables + self.principal))
         if self.transform != NONE:
             self.norms[row] = simd.sumsq(p.w + row * p.ld, p.ld)
@@ -318,7 +318,10 @@ cdef class ProjectionRetriever(Retriever):
         else:
             m = self._visit(q, squared, found, 0, self.n_neurons, marks, rng, thread)
         q[k] = 1                            # the product with the mean
-        simd.rows_dot(scores, &self.kept[0, 0], self.width, found, m, q)
+        if found == NULL:
+            simd.rows_dot(scores, &self.kept[0, 0], self.width, NULL, m, q)
+        else:
+            simd.far_dot(scores, &self.kept[0, 0], self.width, found, m, q)
         self.count(thread, m * k)
         return n + largest(scores, found, m, min(most - n, m), out + n, scores,
                            scores + self.n_neurons)
