@@ -21,6 +21,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 KERNELS = Path("slide/_kernels")
+# Cython's own code, that of memoryviews above all, in one module instead of in each.
+SHARED = "slide._kernels._cyutility"
 DEBUG = os.environ.get("SLIDE_DEBUG", "0") not in ("", "0")
 NO_OPENMP = os.environ.get("SLIDE_NO_OPENMP", "0") not in ("", "0")
 
@@ -82,6 +84,7 @@ class BuildExt(build_ext):
             self.extensions,
             build_dir=f"{build_base()}/cython",
             compiler_directives=DIRECTIVES,
+            shared_utility_qualified_name=SHARED,
             emit_linenums=DEBUG,
             nthreads=self.parallel,
             force=self.force,
@@ -153,9 +156,9 @@ class BuildExt(build_ext):
 
 
 def extensions():
-    """One extension for each ``.pyx`` file among the kernels."""
+    """One extension for each ``.pyx`` file among the kernels, and one for what they share."""
     depends = sorted(str(path) for path in [*KERNELS.glob("src/*.h"), *KERNELS.glob("*.pxd")])
-    return [
+    kernels = [
         Extension(
             ".".join(path.with_suffix("").parts),
             [str(path)],
@@ -165,6 +168,7 @@ def extensions():
         )
         for path in sorted(KERNELS.glob("*.pyx"))
     ]
+    return [Extension(SHARED, []), *kernels]
 
 
 setup(ext_modules=extensions(), cmdclass={"build": Build, "build_ext": BuildExt})
