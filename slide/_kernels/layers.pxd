@@ -47,6 +47,11 @@ cdef class LayerKernel:
                      Py_ssize_t n_rows, float *z, Py_ssize_t ldz) noexcept nogil
     cdef Py_ssize_t computed(self, Py_ssize_t s) noexcept nogil
     cdef double lose(self, Batch *b, Py_ssize_t s) noexcept nogil
+    cdef bint lose_block(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                         double *losses) noexcept nogil
+    cdef bint score(self, Batch *b, Py_ssize_t first, Py_ssize_t last, double *losses,
+                    int thread) noexcept nogil
+    cdef bint score_batch(self, Batch *b, double *losses) noexcept nogil
     cdef double backward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                          int thread) noexcept nogil
     cdef void update(self, Batch *b) noexcept nogil
@@ -75,6 +80,8 @@ cdef class SampledDense(LayerKernel):
     cdef Buffer shares_buffer
     cdef float *shares              # (n_shares, batch, ld): of parts of the rows in dx
     cdef Py_ssize_t n_shares
+    cdef void _open(self, Batch *b, Py_ssize_t first, Py_ssize_t last, int thread) noexcept nogil
+    cdef void _compute(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil
     cdef void _dot_part(self, Py_ssize_t part, int thread) noexcept nogil
     cdef void _spread(self, Batch *b, Py_ssize_t share) noexcept nogil
     cdef void _collect(self, Batch *b, Py_ssize_t s) noexcept nogil

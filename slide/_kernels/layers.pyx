@@ -1,7 +1,7 @@
 """Layers: forward, backward and update on blocks of samples."""
 cimport cython
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, sqrt
+from libc.math cimport INFINITY, isfinite, sqrt
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -218,6 +218,32 @@ cdef class LayerKernel:
         return weight * self.loss.gradient(
             z, self.n_out, Weights(0, 0, 1, 1, NULL, NULL, NULL), b.y_indices + at, 0,
             b.y_data + at, b.y_indptr[row + 1] - at, self.n_out, b.scale * weight)
+
+    cdef bint lose_block(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
+                         double *losses) noexcept nogil:
+        """The same for some samples; False if a loss is not finite."""
+        cdef Py_ssize_t s
+        for s in range(first, last):
+            losses[s] = self.lose(b, s)
+            if not isfinite(losses[s]):
+                return False
+        return True
+
+    cdef bint score(self, Batch *b, Py_ssize_t first, Py_ssize_t last, double *losses,
+                    int thread) noexcept nogil:
+        """Of an output layer: `forward`, then `lose_block`."""
+        self.forward(b, first, last, thread)
+        return self.lose_block(b, first, last, losses)
+
+    cdef bint score_batch(self, Batch *b, double *losses) noexcept nogil:
+        """The same for a whole batch, with all threads."""
+        cdef Py_ssize_t k
+        cdef int n_bad = 0
+        self.forward_batch(b)
+        for k in prange((b.n + BLOCK - 1) // BLOCK, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            n_bad += not self.lose_block(b, k * BLOCK, min(b.n, (k + 1) * BLOCK), losses)
+        return n_bad == 0
 
     cdef double _magnitude(self, Batch *b, Py_ssize_t s, const float *g,
                            Py_ssize_t n) noexcept nogil:
@@ -516,13 +542,52 @@ cdef class SampledDense(LayerKernel):
 
     cdef void forward(self, Batch *b, Py_ssize_t first, Py_ssize_t last,
                       int thread) noexcept nogil:
+        cdef Py_ssize_t s
+        self._open(b, first, last, thread)
+        for s in range(first, last):
+            self._compute(b, s, thread)
+        self.active_set.look(NULL, 0, 0, NULL, thread)
+        if self.by_row and not b.hogwild:
+            self.rows.count_block(first // BLOCK, b.n)
+
+    cdef bint score(self, Batch *b, Py_ssize_t first, Py_ssize_t last, double *losses,
+                    int thread) noexcept nogil:
+        # A sample's rows make its input gradient right after its logits, while they are in the
+        # cache: those of a block are too many.
+        cdef Py_ssize_t s
+        cdef float *dx
+        cdef Vec own
+        cdef bint finite = True
+        self._open(b, first, last, thread)
+        for s in range(first, last):
+            self._compute(b, s, thread)
+            finite = self.lose_block(b, s, s + 1, losses)
+            if not finite:
+                break
+            if self.dx != NULL:
+                own, dx = self.own(s), self.dx + s * self.ld_in
+                memset(dx, 0, self.ld_in * sizeof(float))
+                simd.rows_axpy(dx, self.ld_in, self.params.w, self.params.ld, own.idx, own.grad,
+                               own.n)
+        self.active_set.look(NULL, 0, 0, NULL, thread)
+        return finite
+
+    cdef bint score_batch(self, Batch *b, double *losses) noexcept nogil:
+        cdef Py_ssize_t k
+        cdef int n_bad = 0
+        if self.by_row:
+            return LayerKernel.score_batch(self, b, losses)
+        for k in prange((b.n + BLOCK - 1) // BLOCK, schedule="dynamic", chunksize=1,
+                        num_threads=b.n_threads):
+            n_bad += not self.score(b, k * BLOCK, min(b.n, (k + 1) * BLOCK), losses,
+                                    omp_get_thread_num())
+        return n_bad == 0
+
+    cdef void _open(self, Batch *b, Py_ssize_t first, Py_ssize_t last, int thread) noexcept nogil:
+        """What the samples of a block share."""
         cdef Py_ssize_t s, ld = self.params.ld, n_shared = self.active_set.n_shared
-        cdef int64_t row, at
-        cdef float *x
-        cdef float *pi = NULL
         cdef Costs *cost = self.cost(thread)
-        cdef double started = 0, found = 0
-        cdef bint timed
+        cdef double started
         cdef uint64_t[BLOCK] rngs
         self._unfold(first, last)
         if last - first <= BLOCK:
@@ -539,40 +604,40 @@ cdef class SampledDense(LayerKernel):
                  self.x + first * self.ld_in, self.ld_in, self.shared_w, ld,
                  self.out + first * self.ldz, self.ldz)
             cost.shared += omp_get_wtime() - started
-        for s in range(first, last):
-            timed = is_timed(cost, b.step)
-            if timed:
-                started = omp_get_wtime()
-            x = self.x + s * self.ld_in
-            row = b.rows[s]
-            at = b.y_indptr[row]
-            self.count[s] = self.drawn[s] = 0
-            if self.pi != NULL:
-                pi = self.pi + s * self.capacity
-            if b.y_indptr[row + 1] > at or not self.loss.needs_labels:
-                self.count[s] = <int32_t> self.active_set.select(
-                    x, b.y_indices + at, b.y_indptr[row + 1] - at, self.ids + s * self.capacity,
-                    stream(b.seed, b.step, <uint64_t> row), self.drawn + s, thread, pi)
-                cost.candidates += self.count[s] - (b.y_indptr[row + 1] - at) - self.drawn[s]
-            if timed:
-                found = omp_get_wtime()
-            cost.samples += 1
-            cost.forward += (n_shared + self.count[s]) * self.n_in
-            if self.by_row and not b.hogwild:
-                self.rows.add(s, self.own(s).idx, self.own(s).grad, self.count[s])
-            else:
-                self.params.dot(self.own(s).val, self.own(s).idx, self.count[s], x)
-            if self.active_set.inclusion is not None:
-                cost.forward += self._weigh(s, x, b.y_indptr[row + 1] - at, pi)
-            if n_shared and b.hogwild:
-                self.params.dot(self.out + s * self.ldz, self.active_set.shared, n_shared, x)
-            if timed:
-                cost.query += found - started
-                cost.dot += omp_get_wtime() - found
-                cost.timed += 1
-        self.active_set.look(NULL, 0, 0, NULL, thread)
+
+    cdef void _compute(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:
+        """A sample's own neurons and their logits."""
+        cdef Py_ssize_t n_shared = self.active_set.n_shared
+        cdef int64_t row = b.rows[s], at = b.y_indptr[row]
+        cdef float *x = self.x + s * self.ld_in
+        cdef float *pi = NULL if self.pi == NULL else self.pi + s * self.capacity
+        cdef Costs *cost = self.cost(thread)
+        cdef double started = 0, found = 0
+        cdef bint timed = is_timed(cost, b.step)
+        if timed:
+            started = omp_get_wtime()
+        self.count[s] = self.drawn[s] = 0
+        if b.y_indptr[row + 1] > at or not self.loss.needs_labels:
+            self.count[s] = <int32_t> self.active_set.select(
+                x, b.y_indices + at, b.y_indptr[row + 1] - at, self.ids + s * self.capacity,
+                stream(b.seed, b.step, <uint64_t> row), self.drawn + s, thread, pi)
+            cost.candidates += self.count[s] - (b.y_indptr[row + 1] - at) - self.drawn[s]
+        if timed:
+            found = omp_get_wtime()
+        cost.samples += 1
+        cost.forward += (n_shared + self.count[s]) * self.n_in
         if self.by_row and not b.hogwild:
-            self.rows.count_block(first // BLOCK, b.n)
+            self.rows.add(s, self.own(s).idx, self.own(s).grad, self.count[s])
+        else:
+            self.params.dot(self.own(s).val, self.own(s).idx, self.count[s], x)
+        if self.active_set.inclusion is not None:
+            cost.forward += self._weigh(s, x, b.y_indptr[row + 1] - at, pi)
+        if n_shared and b.hogwild:
+            self.params.dot(self.out + s * self.ldz, self.active_set.shared, n_shared, x)
+        if timed:
+            cost.query += found - started
+            cost.dot += omp_get_wtime() - found
+            cost.timed += 1
 
     cdef Py_ssize_t _weigh(self, Py_ssize_t s, const float *x, Py_ssize_t n_labels,
                            float *pi) noexcept nogil:
@@ -644,18 +709,17 @@ cdef class SampledDense(LayerKernel):
                          int thread) noexcept nogil:
         cdef Py_ssize_t s, j, at, ld = self.params.ld, n_shared = self.active_set.n_shared
         cdef bint by_row = self.by_row and not b.hogwild    # the rest is up to backward_batch
-        cdef float *dx
         cdef double bound = 0, started
         cdef Vec own
         if self.dx != NULL:
+            if by_row:
+                memset(self.dx + first * self.ld_in, 0,
+                       (last - first) * self.ld_in * sizeof(float))
             if n_shared and not b.hogwild:
                 started = omp_get_wtime()
                 gemm(b"N", b"N", last - first, self.n_in, n_shared, self.out + first * self.ldz,
-                     self.ldz, self.shared_w, ld, self.dx + first * self.ld_in, self.ld_in)
+                     self.ldz, self.shared_w, ld, self.dx + first * self.ld_in, self.ld_in, 1)
                 self.cost(thread).shared += omp_get_wtime() - started
-            else:
-                memset(self.dx + first * self.ld_in, 0,
-                       (last - first) * self.ld_in * sizeof(float))
         for s in range(first, last):
             own = self.own(s)
             self.cost(thread).selected += self.computed(s)
@@ -665,11 +729,9 @@ cdef class SampledDense(LayerKernel):
             bound += self._magnitude(b, s, self.out + s * self.ldz, n_shared + own.n)
             if by_row:
                 continue
-            if self.dx != NULL:
-                dx = self.dx + s * self.ld_in
-                self.params.axpy(dx, own.idx, own.grad, own.n)
-                if b.hogwild:
-                    self.params.axpy(dx, self.active_set.shared, self.out + s * self.ldz, n_shared)
+            if self.dx != NULL and b.hogwild:
+                self.params.axpy(self.dx + s * self.ld_in, self.active_set.shared,
+                                 self.out + s * self.ldz, n_shared)
             if self.given.ids != NULL:
                 for j in range(self.given.count[s] - 1):
                     at = s * self.given.capacity + j

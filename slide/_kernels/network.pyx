@@ -2,7 +2,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, exp, isfinite, log
+from libc.math cimport INFINITY, exp, log
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -168,22 +168,13 @@ cdef class Network:
         cdef Py_ssize_t i
         cdef double bound = 0
         self._read(b, first, last)
-        for i in range(self.n_layers):
+        for i in range(self.n_layers - 1):
             (<LayerKernel> self.kernels[i]).forward(b, first, last, thread)
-        if not self._lose(b, first, last):
+        if not self.output.score(b, first, last, self.losses, thread):
             return INFINITY
         for i in range(self.n_layers - 1, -1, -1):
             bound += (<LayerKernel> self.kernels[i]).backward(b, first, last, thread)
         return bound
-
-    cdef bint _lose(self, Batch *b, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-        """The samples' losses and their gradients; False if one is not finite."""
-        cdef Py_ssize_t s
-        for s in range(first, last):
-            self.losses[s] = self.output.lose(b, s)
-            if not isfinite(self.losses[s]):
-                return False
-        return True
 
     cdef double _by_layer(self, Batch *b) noexcept nogil:
         """Forward and backward of a whole batch; returns a bound of its gradients."""
@@ -191,13 +182,10 @@ cdef class Network:
         cdef double bound = 0
         for k in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=b.n_threads):
             self._read(b, k * BLOCK, min(b.n, (k + 1) * BLOCK))
-        for i in range(self.n_layers):
+        for i in range(self.n_layers - 1):
             (<LayerKernel> self.kernels[i]).forward_batch(b)
-        for k in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=b.n_threads):
-            self.bounds[k] = 0 if self._lose(b, k * BLOCK, min(b.n, (k + 1) * BLOCK)) else INFINITY
-        for k in range(n_blocks):
-            if self.bounds[k] != 0:
-                return INFINITY
+        if not self.output.score_batch(b, self.losses):
+            return INFINITY
         for i in range(self.n_layers - 1, -1, -1):
             bound += (<LayerKernel> self.kernels[i]).backward_batch(b)
         return bound

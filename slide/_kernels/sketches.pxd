@@ -45,6 +45,8 @@ cdef class SketchRetriever(Retriever):
     cdef void _learn(self, Parameters p, uint64_t seed, int n_rounds, int n_threads) noexcept nogil
     cdef void _power(self, Parameters p, const int32_t *ids, Py_ssize_t n,
                      int n_threads) noexcept nogil
+    cdef void _sum_rows(self, Parameters p, const int32_t *ids, Py_ssize_t n,
+                        Py_ssize_t first) noexcept nogil
     cdef void _orthonormalize(self, uint64_t *rng) noexcept nogil
     cdef void _encode(self, Parameters p, int n_threads) noexcept nogil
     cdef void _code(self, Parameters p, Py_ssize_t place, int thread) noexcept nogil

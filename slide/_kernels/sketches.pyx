@@ -18,6 +18,8 @@ import numpy as np
 
 cdef enum:
     SAMPLE = 4096       # rows that a round of learning looks at
+    TILE = 64           # rows that are summed for one component, then for the next
+    TOGETHER = 8        # components that one thread sums, by which their number can be divided
     # Neurons that are scored at a time, by all queries of a look before the next ones; the lists
     # need room for 16 more.
     CHUNK = 512
@@ -157,7 +159,6 @@ cdef class SketchRetriever(Retriever):
         """basis <- basis C, with the covariance C of the rows."""
         cdef float *y = <float *> self.projected.p     # (component, row)
         cdef float *z
-        cdef float middle
         cdef Py_ssize_t i, j, k = self.n_components
         self.count(0, 2 * n * k * self.dim)
         for i in prange(n, schedule="static", num_threads=n_threads):
@@ -165,15 +166,30 @@ cdef class SketchRetriever(Retriever):
             simd.rows_dot(z, &self.basis[0, 0], p.ld, NULL, k, p.w + ids[i] * p.ld)
             for j in range(k):
                 y[j * n + i] = z[j]
-        for j in prange(k, schedule="dynamic", chunksize=1, num_threads=n_threads):
+        for j in prange(k // TOGETHER, schedule="dynamic", chunksize=1, num_threads=n_threads):
+            self._sum_rows(p, ids, n, j * TOGETHER)
+
+    cdef void _sum_rows(self, Parameters p, const int32_t *ids, Py_ssize_t n,
+                        Py_ssize_t first) noexcept nogil:
+        """The second half of `_power`, for some components. Rows are in the cache for the second
+        of them."""
+        cdef float *y = <float *> self.projected.p
+        cdef float middle
+        cdef Py_ssize_t i, j, at = 0
+        for j in range(first, first + TOGETHER):
             middle = 0
             for i in range(n):
-                middle = middle + y[j * n + i]
-            middle = middle / n
+                middle += y[j * n + i]
+            middle /= n
             for i in range(n):
                 y[j * n + i] -= middle
             memset(&self.basis[j, 0], 0, p.ld * sizeof(float))
-            p.axpy(&self.basis[j, 0], ids, y + j * n, n)
+        while at < n:
+            for j in range(first, first + TOGETHER):
+                simd.rows_axpy(&self.basis[j, 0], p.ld, p.w, p.ld, ids + at, y + j * n + at,
+                               min(<Py_ssize_t> TILE, n - at))
+            at += TILE
+        for j in range(first, first + TOGETHER):
             self.basis[j, self.dim - 1] = 0     # the bias, which inputs less their mean do not meet
 
     cdef void _orthonormalize(self, uint64_t *rng) noexcept nogil:
