@@ -6,7 +6,7 @@ An output layer with hash tables learns from the neurons that the tables return.
 the ones with the largest activations cannot be seen from the loss: it is computed on what was
 retrieved. ``model.diagnose`` computes all neurons for some rows and compares.
 
-Here a layer has tables of too many bits for their number, and then the recommended mixture.
+Here a layer has tables of too many bits for their number, and then the recommended sampler.
 """
 
 import slide
@@ -40,7 +40,8 @@ model, telemetry = train(sampling.LSH(hashing.SimHash(n_bits=14, n_tables=2), ma
 print(model.diagnose(x_test, y_test))
 
 # %%
-# ``"auto"`` scores all neurons of a layer of this size by sketches of their weights, and draws 2%.
+# ``"auto"`` scores all neurons of a layer of this size by sketches of their weights, and draws 2%
+# of them, at most 256.
 
 model, telemetry = train("auto")
 print()

@@ -58,7 +58,7 @@ def demo(options: Any) -> None:
             line = f"  {share:5.3f}  {wordnet.label(i):24} {wordnet.gloss(i)}"
             print(line if len(line) <= LINE else line[: LINE - 3].rstrip() + "...")
     if not options.ask:
-        print('\nYour own: python -m slide demo --ask "a machine for writing"')
+        print('\nYour own: python -I -m slide demo --ask "a machine for writing"')
 
 
 def _check_demo_model(model: Sequential, wordnet: Any, path: Path) -> None:

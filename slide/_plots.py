@@ -11,9 +11,7 @@ def _figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "plots need matplotlib: pip install matplotlib, or slide-learn[plots]"
-        ) from error
+        raise ImportError("plots need matplotlib: pip install matplotlib") from error
     return Figure(figsize=(10, 7), layout="constrained")
 
 

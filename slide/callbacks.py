@@ -81,8 +81,8 @@ class Callback:
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Called after an execution that ended with batch number `batch` of the epoch.
 
-        `logs` has ``"loss"``, ``"active_fraction"``, ``"samples_per_second"`` and ``"samples"``,
-        the number of samples done in this epoch.
+        `logs` has ``"loss"``, ``"active_fraction"``, ``"multiplications"``,
+        ``"samples_per_second"`` and ``"samples"``, the number of samples done in this epoch.
         """
 
 
@@ -765,9 +765,9 @@ class ChooseSampler(Callback):
 
     At the end of an epoch the present sampler's hash family is measured on the weights and inputs
     as they are. If it finds less than `recall`, the families of `slide.tuning.choose` are measured
-    too, and if one finds at least one point more, or as much in less time, the layer gets the
-    sampler that is recommended with it (`Sequential.set_sampler`). After the first epoch all are
-    measured in any case: before it there is nothing to measure.
+    too, and if one finds more than a point more, the layer gets the sampler that is recommended
+    with it (`Sequential.set_sampler`). At the first look all are measured in any case; if the
+    present one finds enough, another that does so in less time takes its place.
 
     Parameters
     ----------

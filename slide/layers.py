@@ -72,8 +72,9 @@ class Dense:
     kernel_initializer, bias_initializer : Initializer or str
         ``"label_log_odds"`` starts output biases at the labels' log-odds in the first training
         data, for sigmoid and softmax outputs: what a network without inputs would learn.
-    kernel_regularizer : L2 or None
-        Penalty on weights, not biases. It is applied to the rows that a batch touches.
+    kernel_regularizer : L2, str or None
+        Penalty on weights, not biases; ``"l2"`` is `slide.regularizers.L2` with its default. It is
+        applied to the rows that a batch touches.
     name : str or None
 
     Raises

@@ -7,7 +7,14 @@ from typing import Any, ClassVar
 from slide import _validation as check
 from slide._kernels import losses as _losses
 
-__all__ = ["BinaryCrossentropy", "CategoricalCrossentropy", "Loss", "MeanSquaredError", "get"]
+__all__ = [
+    "BinaryCrossentropy",
+    "CategoricalCrossentropy",
+    "Loss",
+    "MeanSquaredError",
+    "get",
+    "serialize",
+]
 
 
 class Loss:

@@ -30,6 +30,7 @@ __all__ = [
     "precision_at_k",
     "propensities",
     "psp_at_k",
+    "serialize",
 ]
 
 
@@ -383,6 +384,7 @@ class PSPAtK(_AtK):
         return {"k": self.k, "propensities": given, "A": self.A, "B": self.B}
 
 
+CLASSES = (Accuracy, PrecisionAtK, NDCGAtK, PSPAtK)
 _AT_K = {
     "precision": PrecisionAtK,
     "p": PrecisionAtK,
@@ -397,9 +399,10 @@ def get(identifier: Any) -> Any:
 
     Parameters
     ----------
-    identifier : str or metric
+    identifier : str, dict or metric
         ``"accuracy"``, ``"precision@1"`` (or ``"P@1"``), ``"ndcg@5"``, ``"psp@5"`` with any k, in
-        upper or lower case; or an object with `name`, `k` and ``__call__(Y, ids)``.
+        upper or lower case; what `serialize` gives; or an object with `name`, `k` and
+        ``__call__(Y, ids)``.
 
     Returns
     -------
@@ -427,12 +430,19 @@ def get(identifier: Any) -> Any:
         if match and match[1] in _AT_K and int(match[2]) > 0:
             return _AT_K[match[1]](int(match[2]))
         raise ValueError(f"unknown metric {identifier!r}; known are {KNOWN}")
+    if isinstance(identifier, dict):
+        return check.resolve("metric", identifier, Metric, CLASSES)
     if isinstance(identifier, type) or not isinstance(identifier, Metric):
         raise TypeError(
             f"a metric must be a name ({KNOWN}) or an object with name, k and "
             f"__call__(Y, ids), not {identifier!r}"
         )
     return identifier
+
+
+def serialize(metric: Any) -> dict[str, Any]:
+    """Return a description that `get` turns back into an equal metric, if its class is slide's."""
+    return check.serialize_config(metric)
 
 
 class _Labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,10 @@ class Sequential:
     Attributes
     ----------
     layers : list of Dense
+    optimizer, loss, metrics
+        What `compile` was given, as objects; None, None and [] before.
+    epochs_trained : int
+        Epochs that `fit` has trained, in files as well.
     stop_training : bool
         A callback sets it to end `fit` after the epoch.
 
@@ -268,7 +273,7 @@ class Sequential:
         Raises
         ------
         RuntimeError
-            Between batches.
+            If a callback calls it between batches; ``on_epoch_end`` may.
         ValueError
             If the loss does not go with the output layer's activation, or a sampler or `staleness`
             not with `update`.
@@ -452,7 +457,10 @@ class Sequential:
             Features. Or an iterable of batches ``(x, y)`` or ``(x, y, sample_weight)``, of which
             each is one step; it is gone through once an epoch, a generator once in all.
         y : sparse matrix or array-like
-            Indicator matrix (n_samples, n_outputs), sparse or dense, or class ids (n_samples,).
+            Indicator matrix or, for mean squared error, real targets (n_samples, n_outputs), sparse
+            or dense; or class ids, integers (n_samples,). With one output and another loss than
+            ``"categorical_crossentropy"`` a vector is the column of targets. None where `x` is an
+            iterable of batches.
         batch_size : int
         epochs : int
             The number of the epoch to stop before, counted from 0.
@@ -466,7 +474,7 @@ class Sequential:
         shuffle : bool
             Whether every epoch takes the rows in a new random order.
         sample_weight : array-like, shape (n_samples,), optional
-            Factors of the samples' losses.
+            Finite factors of the samples' losses, at least 0.
         initial_epoch : int
             The number of the first epoch.
         steps_per_epoch : int, optional
@@ -791,6 +799,11 @@ class Sequential:
         -------
         Sequential
             The model.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError, FloatingPointError
+            As in `fit`.
         """
         self._train_once("partial_fit", x, y, sample_weight, batch_size, n_jobs)
         return self
@@ -798,7 +811,23 @@ class Sequential:
     def train_on_batch(
         self, x: Any, y: Any, sample_weight: Any = None, n_jobs: int | None = -1
     ) -> dict[str, float]:
-        """Make one step with all rows as one batch; return its loss and active fraction."""
+        """Make one step with all rows as one batch.
+
+        Parameters
+        ----------
+        x, y, sample_weight, n_jobs
+            As in `fit`.
+
+        Returns
+        -------
+        dict of float
+            ``"loss"`` and ``"active_fraction"``.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError, FloatingPointError
+            As in `fit`.
+        """
         return self._train_once("train_on_batch", x, y, sample_weight, None, n_jobs)
 
     def _train_once(
@@ -839,6 +868,19 @@ class Sequential:
             As in `fit`. Weights count in the loss, not in the metrics.
         batch_size : int
             Rows that are worked on at a time.
+
+        Returns
+        -------
+        dict of float
+            ``"loss"`` and, by their names, the metrics.
+
+        Raises
+        ------
+        RuntimeError
+            Before `compile`, if a callback calls it between batches (``on_epoch_end`` may), or
+            while another thread uses the model.
+        TypeError, ValueError
+            As in `fit`.
         """
         self._ready("evaluate")
         batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
@@ -900,6 +942,18 @@ class Sequential:
             Without `top_k`.
         ids : ndarray of int32, shape (n_samples, top_k)
         scores : ndarray of float32, shape (n_samples, top_k)
+
+        Raises
+        ------
+        RuntimeError
+            If a callback calls it between batches (``on_epoch_end`` may), or while another thread
+            uses the model.
+        TypeError
+            If an argument is of a wrong type.
+        ValueError
+            If `top_k` is more than the outputs, ``exact=False`` has no `top_k` or a sparse input of
+            the output layer, `n_candidates` comes with ``exact=True``, or `x` has a wrong shape or
+            a value that is not finite.
         """
         batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
         exact = check.check_bool("exact", exact)
@@ -973,7 +1027,8 @@ class Sequential:
         Raises
         ------
         RuntimeError
-            Before the model is built or compiled, and between batches.
+            Before the model is built or compiled, or if a callback calls it between batches;
+            ``on_epoch_end`` may.
         ValueError
             If the output layer is the only one, an option is out of range, or `x` is not what
             `predict` would take.
@@ -1005,7 +1060,7 @@ class Sequential:
         Raises
         ------
         RuntimeError
-            Between batches.
+            If a callback calls it between batches; ``on_epoch_end`` may.
         TypeError
             If it is no sampler.
         ValueError
@@ -1066,7 +1121,7 @@ class Sequential:
         Raises
         ------
         RuntimeError
-            Before training, and between batches.
+            Before training, or if a callback calls it between batches; ``on_epoch_end`` may.
         ValueError
             If no layer has a sampler, an argument is out of range, or `x` or `y` is not what `fit`
             would take.
@@ -1152,12 +1207,24 @@ class Sequential:
         neuron, and the loaded model uses it. The file (safetensors) is written beside `path` and
         then renamed: a crash leaves the old file.
 
-        `pickle`, `copy.deepcopy` and ``joblib.dump`` keep the same; but a pickle can run anything
-        when it is loaded, and this file nothing.
+        Metrics of a class of your own are left out, with a warning; give them to `compile` again.
+
+        `pickle`, `copy.deepcopy` and ``joblib.dump`` keep the same, and all metrics; but a pickle
+        can run anything when it is loaded, and this file nothing.
 
         Parameters
         ----------
         path : str or path
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; one that was there is as it was.
+        RuntimeError
+            While another thread uses the model.
+        ValueError
+            If the optimizer, the loss, a sampler or another part is of a class that is not slide's,
+            which a file could not name.
         """
         self.build()
         with self._exclusive("save"):
@@ -1171,7 +1238,8 @@ class Sequential:
         """
         with self._exclusive("pickle"):
             self._settle()
-            return saving.restore, (type(self), *saving.describe(self))
+            parts = (*saving.describe(self), copy.deepcopy(self.metrics))
+            return saving.restore, (type(self), *parts)
 
     @classmethod
     def load(cls, path: Any) -> Sequential:

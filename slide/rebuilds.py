@@ -126,11 +126,13 @@ class Rolling(Schedule):
 
     All tables are renewed once in ``rebuild_every`` steps, rounded up to a multiple of their
     number; the last step of a table's renewal takes longest, for it sorts the neurons into the
-    table. For `slide.hashing.SimHash` and `DWTA` a renewed table has new functions, and queries use
-    the old ones until it is complete. For `Clusters` a renewal is one iteration of k-means: half of
+    table. For families of codes (`slide.hashing.SimHash` with one probe and no transform, `WTA`,
+    `DWTA`, `MinHash`, `CrossPolytope`) a renewed table has new functions, and queries use the old
+    ones until it is complete. For `Clusters` a renewal is one iteration of k-means: half of
     the steps assign the neurons to the nearest cells, the other half go over the cells, whose
     centroids and means follow (mini-batch k-means, Sculley, WWW 2010, with whole passes for
-    batches).
+    batches). Other families, and hidden layers with `SimHash` or `E2LSH`, are refused with a
+    `ValueError`.
 
     Notes
     -----

@@ -625,12 +625,12 @@ class Frequent(Sampler):
 
 
 class Mixture(Sampler):
-    """Several samplers at once; the recommended sampler of a wide output layer.
+    """Several samplers at once; what `Auto` takes for output layers of more than 32,768 neurons.
 
     Retrieved and frequent neurons have weight 1, random ones the inverse of their inclusion
-    probability. Together they estimate the loss over the whole layer without bias whatever is
-    retrieved; good retrieval makes the variance small. The random tail keeps neurons that are never
-    retrieved from drifting up unseen.
+    probability. Together they estimate sums over the whole layer, as softmax has one in its
+    denominator, without bias whatever is retrieved; good retrieval makes the variance small. The
+    random tail keeps neurons that are never retrieved from drifting up unseen.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,58 @@ from slide import hashing, losses, metrics, optimizers
 
 FORMAT = "slide-model"
 VERSION = 1
+GIVEN = "given"  # propensities that a metric was given, and that are among the arrays
 
 
 def save(model: Any, path: Any) -> None:
     """Write a built model; see `Sequential.save`."""
     config, arrays = describe(model)
+    # What cannot be read is not written: parts of a user's own classes are found here.
+    type(model).from_config(config["model"])
+    if config["compiled"] is not None:
+        optimizers.get(config["compiled"]["optimizer"])
+        losses.get(config["compiled"]["loss"])
+        config["compiled"]["metrics"] = _describe_metrics(model.metrics, arrays)
     write(arrays, FORMAT, VERSION, config, path)
 
 
+def _describe_metrics(given: list[Any], arrays: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Describe slide's own metrics, with their propensities among the arrays."""
+    own = [metric for metric in given if type(metric) in metrics.CLASSES]
+    others = ", ".join(metric.name for metric in given if type(metric) not in metrics.CLASSES)
+    if others:
+        warnings.warn(
+            f"metrics that are not slide's are not in the file: {others}; compile the loaded model "
+            "with them",
+            stacklevel=4,
+        )
+    described = []
+    for i, metric in enumerate(own):
+        described.append(metrics.serialize(metric))
+        if getattr(metric, "propensities", None) is not None:
+            arrays[f"metrics.{i}.propensities"] = np.asarray(metric.propensities, np.float64)
+            if described[i]["config"]["propensities"] is not None:
+                described[i]["config"]["propensities"] = GIVEN
+    return described
+
+
+def _read_metrics(described: list[Any], names: list[str], tensor: Any) -> list[Any]:
+    found = []
+    for i, description in enumerate(described):
+        name = f"metrics.{i}.propensities"
+        config = dict(description["config"])
+        if config.get("propensities") == GIVEN:
+            config["propensities"] = tensor(name)
+        metric = metrics.get({**description, "config": config})
+        if name in names:
+            metric.propensities = tensor(name)
+        found.append(metric)
+    return found
+
+
 def describe(model: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return all that a model is as a configuration and arrays, some of which it goes on using."""
+    """Return all that a model is, but for its metrics, as a configuration and arrays, some of which
+    it goes on using."""
     config: dict[str, Any] = {
         "model": model.get_config(),
         "built": model.built,
@@ -43,23 +86,24 @@ def describe(model: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         config["compiled"] = {
             "optimizer": optimizers.serialize(model.optimizer),
             "loss": losses.serialize(model.loss),
-            "metrics": [metric.name for metric in model.metrics],
+            "metrics": [],
             "update": model.update,
             "steps_per_execution": model.steps_per_execution,
             "staleness": model.staleness,
         }
-        for i, metric in enumerate(model.metrics):
-            if getattr(metric, "propensities", None) is not None:
-                arrays[f"metrics.{i}.propensities"] = np.asarray(metric.propensities, np.float64)
     for i, layer in enumerate(model.layers if model.built else []):
         for name, array in layer.get_state().items():
             arrays[f"layers.{i}.{name}"] = array
     return config, arrays
 
 
-def restore(cls: type, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
-    """Return a model from what `describe` gave."""
-    return _restore(cls, config, list(arrays), arrays.__getitem__)
+def restore(
+    cls: type, config: dict[str, Any], arrays: dict[str, np.ndarray], metrics: list[Any]
+) -> Any:
+    """Return a model with these metrics from what `describe` gave."""
+    model = _restore(cls, config, list(arrays), arrays.__getitem__)
+    model.metrics = metrics
+    return model
 
 
 def write(
@@ -124,14 +168,11 @@ def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -
         model.compile(
             optimizer=optimizers.get(compiled["optimizer"]),
             loss=losses.get(compiled["loss"]),
-            metrics=[metrics.get(name) for name in compiled["metrics"]],
+            metrics=_read_metrics(compiled["metrics"], names, tensor),
             update=compiled["update"],
             steps_per_execution=compiled["steps_per_execution"],
             staleness=compiled.get("staleness", 0),
         )
-        for i, metric in enumerate(model.metrics):
-            if f"metrics.{i}.propensities" in names:
-                metric.propensities = tensor(f"metrics.{i}.propensities")
     if not config.get("built", True):
         return model
     # Before the weights are allocated, so that a damaged configuration can't ask for memory.

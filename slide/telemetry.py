@@ -446,8 +446,8 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
         active = retrieving(layer)
         if not layer.hidden and not active.n_tail and not active.n_own_tail:
             advice.append(
-                "neurons that are never retrieved are never pushed down, and hide others: random "
-                "ones beside them, as sampler='auto' has"
+                "neurons that are never retrieved are never pushed down, and hide others: "
+                "Mixture([LSH(...), Uniform(n, shared=False)]), or sampler='auto'"
             )
     if d.nothing_found and d.nothing_found > 0.05:
         advice.append(f"{d.nothing_found:.0%} of the inputs find no neuron: {coarser}")

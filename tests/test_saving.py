@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 import slide
 from slide import hashing, sampling
+from slide.metrics import PSPAtK
 from slide.optimizers import SGD, Adagrad, Adam
 
 N_FEATURES, N_LABELS = 20, 50
@@ -332,6 +333,77 @@ def test_propensities_come_back(tmp_path):
     model.fit(x, y, verbose=0)
     model.save(tmp_path / "m")
     assert slide.load(tmp_path / "m").evaluate(x, y) == model.evaluate(x, y)
+
+
+def test_metrics_go_on_as_they_were_made(tmp_path):
+    x, y = data()
+    model = make()
+    given = np.linspace(0.1, 1, y.shape[1])
+    model.compile(
+        metrics=[PSPAtK(3, A=0.3, B=2.5), PSPAtK(2, propensities=given), "ndcg@2", "accuracy"]
+    )
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "m")
+    loaded = slide.load(tmp_path / "m")
+    assert [metric.get_config() for metric in loaded.metrics] == [
+        metric.get_config() for metric in model.metrics
+    ]
+    # Other labels, so that propensities are estimated anew.
+    for one in (model, loaded):
+        one.fit(x[:20], y[:20], verbose=0)
+    assert loaded.evaluate(x, y) == model.evaluate(x, y)
+    np.testing.assert_array_equal(loaded.metrics[1].propensities, given)
+
+
+class Hits:
+    """A metric of a user's own."""
+
+    name, k = "hits", 1
+
+    def __call__(self, y, ids):
+        return 1.0
+
+
+def test_a_metric_of_ones_own(tmp_path):
+    x, y = data()
+    model = make()
+    model.compile(metrics=["accuracy", Hits()])
+    model.fit(x, y, verbose=0)
+    with pytest.warns(UserWarning, match="not in the file: hits; compile the loaded model"):
+        model.save(tmp_path / "m")
+    loaded = slide.load(tmp_path / "m")
+    assert [metric.name for metric in loaded.metrics] == ["accuracy"]
+    expected = model.evaluate(x, y)
+    assert loaded.evaluate(x, y) == {name: expected[name] for name in ("loss", "accuracy")}
+    for other in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.evaluate(x, y) == expected
+        assert other.metrics[1] is not model.metrics[1]
+
+
+@pytest.mark.parametrize("what", ["optimizer", "loss", "sampler"])
+def test_parts_that_a_file_could_not_name(what, tmp_path):
+    class Own(
+        {
+            "optimizer": Adagrad,
+            "loss": slide.losses.CategoricalCrossentropy,
+            "sampler": slide.sampling.Frequent,
+        }[what]
+    ):
+        pass
+
+    parts = {what: Own(2) if what == "sampler" else Own()}
+    sampler = parts.pop("sampler", None)
+    model = slide.Sequential(
+        [
+            slide.Input(3),
+            slide.Dense(4),
+            slide.Dense(5, "softmax", sampler=sampler),
+        ]
+    )
+    model.compile(**parts)
+    with pytest.raises(ValueError, match=f"{what} 'Own' is unknown; known are "):
+        model.save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------------- the file
@@ -736,7 +808,7 @@ def test_copies_go_on_alike_and_share_nothing(way, sampler):
     model = make(sampler)
     model.train_on_batch(x[:16], y[:16])
     model.train_on_batch(x[16:32], y[16:32])
-    again = COPIES[way](model)      # steps that rows have missed are made first
+    again = COPIES[way](model)  # steps that rows have missed are made first
     assert same_weights(model, again)
     model.fit(x, y, epochs=2, batch_size=16, verbose=0)
     model.predict(x, top_k=3, exact=False)

@@ -1,5 +1,5 @@
 """Vectors in bytes, as `simd.sketch_scan` multiplies them."""
-from libc.stdint cimport int8_t, int32_t, uint8_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from slide._kernels.simd cimport simd
@@ -40,7 +40,8 @@ cdef inline float quantize(const float *y, Py_ssize_t n, int8_t *q, int32_t *bas
     cdef int32_t total = 0
     cdef Py_ssize_t j
     for j in range(n):
-        q[j] = <int8_t> (<int32_t> (y[j] * a + <float> 128.5) - 128)
+        # As above. Of an infinite y some code, without an overflow of signed numbers.
+        q[j] = <int8_t> (<uint32_t> <int32_t> (y[j] * a + <float> 128.5) - <uint32_t> 128)
         total += q[j]
     base[0] = MIDDLE * total
     return size / 127

@@ -13,7 +13,7 @@ from slide.hashing._family import HashFamily
 from slide.hashing.clusters import Clusters
 from slide.hashing.crosspolytope import CrossPolytope
 from slide.hashing.inclusion import retrieval_probability
-from slide.hashing.index import Index
+from slide.hashing.index import Index, NotFittedError
 from slide.hashing.learned import Learned
 from slide.hashing.minhash import MinHash
 from slide.hashing.projections import E2LSH, SimHash
@@ -31,6 +31,7 @@ __all__ = [
     "Index",
     "Learned",
     "MinHash",
+    "NotFittedError",
     "SimHash",
     "Sketches",
     "Transformed",

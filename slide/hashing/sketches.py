@@ -28,8 +28,8 @@ class Sketches(HashFamily):
     they follow the weights; what training changes in between is not seen.
 
     With ``LSH(Sketches(), correction="logq")`` neurons are drawn in proportion to the exponentials
-    of their scores, and weighted by the inverse of their inclusion probabilities: a softmax over
-    them estimates the full one without bias and with little variance.
+    of their scores, and weighted by the inverse of their inclusion probabilities: the
+    sum in softmax's denominator is then estimated without bias and with little variance.
 
     Parameters
     ----------
