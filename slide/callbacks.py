@@ -712,7 +712,8 @@ class Telemetry(Callback):
         model = self.model
         for i, prefix, layer in telemetry.sampled_layers(model.layers):
             x = model._recent[i] if i < len(model._recent) else None
-            if x is not None:
+            # A sampler that was just set has no tables yet.
+            if x is not None and telemetry.retrieving(layer) is not None:
                 measured = telemetry.measures(layer, x[: self.n], self.k, 1)
                 found.update({f"{prefix}{name}": value for name, value in measured.items()})
         return found

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from slide import hashing, losses, metrics, optimizers
 
 FORMAT = "slide-model"
-VERSION = 1
+VERSION = 2
 GIVEN = "given"  # propensities that a metric was given, and that are among the arrays
 
 

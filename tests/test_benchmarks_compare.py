@@ -266,7 +266,7 @@ def test_dense_adam_leaves_no_row_behind():
 
         def on_train_batch_end(self, batch, logs=None):
             for layer in self.model.layers:
-                clock = layer._state[:, 0]
+                clock = layer._state[:, 0].view(np.int32)
                 self.behind.append(int(((clock > 0) & (clock != batch + 1)).sum()))
 
     rng = np.random.default_rng(0)

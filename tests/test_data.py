@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from slide._kernels import textio
 from slide.data import load_wordnet, read_svmlight, read_xmc, write_xmc, xmc
 from slide.data import wordnet as wordnet_module
 
@@ -514,6 +515,31 @@ def test_random_values_read_back(tmp_path):
     assert_same(read_xmc(tmp_path / "a.txt")[0], X)
     text = (tmp_path / "a.txt").read_text().split()[3:]
     assert [np.float32(t.partition(":")[2]) for t in text[:2000]] == values[:2000].tolist()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_interrupts_a_number_is_raised(tmp_path, monkeypatch, error):
+    """Between two float32 numbers the parser asks Python, where Ctrl-C may be handled."""
+
+    def interrupted(text):
+        raise error
+
+    (tmp_path / "a.txt").write_text("1 1 1\n0 0:1.00000005960464477540\n")
+    monkeypatch.setattr(textio, "_nearest_float32", interrupted)
+    with pytest.raises(error):
+        read_xmc(tmp_path / "a.txt")
+    monkeypatch.undo()
+    assert read_xmc(tmp_path / "a.txt")[0].data.tolist() == [np.float32(1.0000001)]
+
+
+@pytest.mark.parametrize("which", ["X", "Y"])
+def test_write_refuses_ids_beyond_int32(tmp_path, which):
+    wide = sparse.csr_matrix((np.ones(1), [2**31], [0, 1]), shape=(1, 2**32))
+    narrow = sparse.csr_matrix((1, 1))
+    parts = (wide, narrow) if which == "X" else (narrow, wide)
+    with pytest.raises(ValueError, match=f"{which} has 4294967296 columns, more than 2147483647"):
+        write_xmc(tmp_path / "a.txt", *parts)
+    assert not list(tmp_path.iterdir())
 
 
 def test_write_takes_arrays_and_sums_duplicates(tmp_path):

@@ -650,3 +650,34 @@ def test_dense_training_is_that_of_torch(name, sparse):
         optimizer.step()
         assert found == pytest.approx(loss.item(), abs=1e-4), f"step {step}"
     assert found < 2.0
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_masked_neurons_make_no_step_of_their_own_in_hogwild(optimizer):
+    """A sigmoid of what is masked is not 0: a second step would move along the momentum."""
+    weights = []
+    for update in ("batch", "hogwild"):
+        model = slide.Sequential(
+            [
+                slide.Input(20),
+                slide.Dense(16, "relu"),
+                slide.Dense(
+                    500,
+                    "sigmoid",
+                    sampler=sampling.Mixture(
+                        [sampling.Frequent(50), sampling.Uniform(20, shared=False)]
+                    ),
+                ),
+            ]
+        )
+        step = (
+            slide.optimizers.Adam(0.01) if optimizer == "adam" else slide.optimizers.SGD(0.1, 0.9)
+        )
+        model.compile(step, "binary_crossentropy", update=update)
+        x = sp.csr_matrix(np.random.default_rng(0).random((1, 20), dtype=np.float32))
+        y = sp.csr_matrix((np.ones(3), [3, 7, 49], [0, 3]), shape=(1, 500))
+        for _ in range(3):
+            model.train_on_batch(x, y, n_jobs=1)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -468,3 +468,20 @@ def test_adam_steps_are_bounded_whatever_moments_threads_left():
     # Both bias corrections after 100 steps: sqrt(1 - 0.999^101) / (1 - 0.9^101) = 0.31.
     change = np.abs(model.get_weights()[0] - before[0]).max()
     assert 0 < change < 0.01 * 7.4 * 0.32
+
+
+@pytest.mark.parametrize("first", [2**24 - 2, 2**27 + 5])
+def test_no_row_misses_a_step_for_the_rounding_of_its_clock(first):
+    """Rows that every batch touches: the number of the first step does not matter."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 6)), rng.random((8, 4))
+    weights = []
+    for start in (1000, first):
+        model = slide.Sequential([slide.Input(6, sparse=False), slide.Dense(4)])
+        model.compile(SGD(0.1, momentum=0.9), "mean_squared_error")
+        model.train_on_batch(x, y, n_jobs=1)
+        model._position[0] += start
+        for _ in range(6):
+            model.train_on_batch(x, y, n_jobs=1)
+        weights.append(np.vstack(model.get_weights()))
+    np.testing.assert_array_equal(*weights)

@@ -577,3 +577,36 @@ def test_principal_projections_have_their_place():
         SimHash(4, 2, "principal").codes(np.ones((2, 3)))
     with pytest.raises(ValueError, match="hidden"):
         sampling.LSH(hashing.SimHash(4, 2, "principal"), 5).active_set(20, 5, 0, 1)
+
+
+def test_more_tables_than_neurons():
+    """A query keeps its code in every table."""
+    x = np.random.default_rng(0).random((64, 8), dtype=np.float32)
+    family = SimHash(6, 10_000, n_probes=2)
+    model = slide.Sequential(
+        [
+            slide.Input(8, sparse=False),
+            slide.Dense(20, "softmax", sampler=LSH(family, max_active=20)),
+        ]
+    )
+    model.compile()
+    model.fit(x, np.arange(64) % 20, verbose=0, n_jobs=1)
+    ids, _ = model.predict(x, top_k=20, exact=False, n_jobs=1)
+    for row in np.sort(ids, axis=1):
+        found = row[row >= 0]
+        assert len(np.unique(found)) == len(found) > 0
+
+
+@pytest.mark.parametrize("n_probes", [3, 4])
+def test_principal_neurons_fill_up_with_others(n_probes):
+    """What the probes found and was not kept can fill the set up; what was kept cannot again."""
+    family = SimHash(2, 8, "principal", n_probes=n_probes)
+    sampler = LSH(family, max_active=0.05, min_active=50)
+    rng = np.random.default_rng(0)
+    p = parameters(rng.standard_normal((100, 33)).astype(np.float32))
+    selector = sampler.selector(100, 33, 0, 1)
+    x = np.abs(rng.standard_normal((20, 33))).astype(np.float32)
+    x[:, -1] = 1
+    _, _, own = selector.active.select_batch(p, aligned(x), [[]] * 20)
+    for ids, _ in own:
+        assert len(np.unique(ids)) == len(ids) == 50

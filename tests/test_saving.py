@@ -508,7 +508,7 @@ def set_value(name, at, value):
 
 DAMAGES = {
     "format": (lambda a, m, c: m.update(format="other"), "it holds no model of this package"),
-    "version": (lambda a, m, c: m.update(version="99"), "version is 99, this package reads 1"),
+    "version": (lambda a, m, c: m.update(version="99"), "version is 99, this package reads 2"),
     "config": (lambda a, m, c: m.pop("config"), "config"),
     "no layers": (lambda a, m, c: c["model"].update(layers=[]), ""),
     "no model": (lambda a, m, c: c.pop("model"), "model"),
@@ -865,7 +865,7 @@ def test_a_copy_while_training():
 def test_a_damaged_pickle_is_refused():
     model = make()
     model.build()
-    restore, (cls, config, arrays) = model.__reduce__()
+    restore, (cls, config, arrays, metrics) = model.__reduce__()
     arrays["layers.0.weights"] = arrays["layers.0.weights"] * np.nan
     with pytest.raises(ValueError, match="not finite"):
-        restore(cls, config, arrays)
+        restore(cls, config, arrays, metrics)

@@ -415,3 +415,29 @@ def test_config_round_trip():
     again = hashing.get(hashing.serialize(family))
     assert again.get_config() == family.get_config()
     assert hashing.get("sketches").get_config() == hashing.Sketches().get_config()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_labels_that_are_all_outputs_leave_no_room(sign):
+    """Not even for a place that is written and not counted."""
+    weights = np.zeros((16, 64), np.float32)
+    weights[:, 5] = sign
+    model = slide.Sequential(
+        [
+            slide.Input(16, sparse=False),
+            slide.Dense(
+                64,
+                sampler=sampling.LSH(
+                    hashing.Sketches(16, n_cells=1), max_active=1, correction="logq"
+                ),
+            ),
+        ]
+    )
+    model.compile("sgd", "mse")
+    model.set_weights([weights, np.zeros(64, np.float32)])
+    for x in (np.ones((2, 16), np.float32), np.full((2, 16), 3e38, np.float32)):
+        try:
+            logs = model.train_on_batch(x, np.ones((2, 64)), n_jobs=1)
+        except FloatingPointError:
+            continue
+        assert logs["active_fraction"] == 1

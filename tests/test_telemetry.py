@@ -621,7 +621,37 @@ def test_a_plot_without_matplotlib(tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", fake)
-    with pytest.raises(ImportError, match=r"slide-learn\[plots\]"):
+    with pytest.raises(ImportError, match="pip install matplotlib"):
         _plots._figure()
     with pytest.raises(ImportError, match="plots need matplotlib"):
         Telemetry(tmp_path / "x", plot=True)
+
+
+def test_what_a_loaded_model_is_told(tmp_path):
+    """Candidates are ranked by the weights, which new tables have not seen yet."""
+    sampler = LSH(hashing.SimHash(4, 8), max_active=20, candidates=4.0)
+    model = slide.Sequential(
+        [slide.Input(12, sparse=False), slide.Dense(300, "softmax", sampler=sampler, name="out")]
+    )
+    model.compile()
+    x = np.random.default_rng(0).standard_normal((64, 12)).astype(np.float32)
+    model.fit(x, np.arange(64), verbose=0, n_jobs=1)
+    expected = model.diagnose(x)["out"]
+    model.save(tmp_path / "m")
+    found = slide.load(tmp_path / "m").diagnose(x)["out"]
+    assert found.recall == expected.recall > 0.05
+
+
+def test_a_sampler_that_was_just_set_has_nothing_to_measure():
+    sampler = LSH(hashing.SimHash(4, 8), max_active=20)
+    model = slide.Sequential(
+        [slide.Input(12, sparse=False), slide.Dense(300, "softmax", sampler=sampler)]
+    )
+    model.compile()
+    x = np.random.default_rng(0).standard_normal((64, 12)).astype(np.float32)
+    telemetry = Telemetry()
+    change = slide.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: model.set_sampler("auto") if epoch == 0 else None
+    )
+    model.fit(x, np.arange(64), epochs=2, verbose=0, n_jobs=1, callbacks=[change, telemetry])
+    assert ["recall" in record for record in telemetry.records] == [False, True]

@@ -3,7 +3,7 @@ cimport cython
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, sqrt
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memset
 
@@ -81,6 +81,8 @@ cdef class ClusterRetriever(Retriever):
                   int cells_of_group, int n_probes, int n_threads, Py_ssize_t capacity=0):
         cdef int n_cells = n_groups * cells_of_group
         cdef Py_ssize_t ld = padded(dim)
+        if <int64_t> n_tables * n_groups * cells_of_group >= <int64_t> 1 << 31:
+            raise ValueError(f"{n_tables} tables of {n_groups} x {cells_of_group} cells")
         self.dim = dim
         self._count_from(n_threads)
         self.n_groups, self.cells_of_group, self.n_cells = n_groups, cells_of_group, n_cells

@@ -22,8 +22,8 @@ cdef _check(ActiveSet active, Parameters p, int n_threads):
         raise ValueError(f"n_threads={n_threads} of {len(active.stamps.buffers)}")
 
 
-def retrieved(ActiveSet active, Parameters p, const float[:, ::1] x, int n_threads=1,
-              uint64_t seed=0):
+def retrieved(ActiveSet active not None, Parameters p not None, const float[:, ::1] x,
+              int n_threads=1, uint64_t seed=0):
     """Neurons that the tables, as they are, return for a layer's inputs.
 
     p : the layer's parameters
@@ -35,6 +35,7 @@ def retrieved(ActiveSet active, Parameters p, const float[:, ::1] x, int n_threa
     _check(active, p, n_threads)
     if x.shape[1] != p.ld:
         raise ValueError(f"inputs of {x.shape[1]} floats, not {p.ld}")
+    active.retriever.watch(p)           # one that was loaded has not seen the weights yet
     most = min(active.max_active, active.n_neurons - active.n_frequent)
     out = np.empty((n, max(1, most + active.n_frequent)), np.int32)
     counts = np.zeros(n + 1, np.int64)
@@ -46,7 +47,8 @@ def retrieved(ActiveSet active, Parameters p, const float[:, ::1] x, int n_threa
     return np.cumsum(counts), out[np.arange(out.shape[1]) < counts[1:, None]]
 
 
-def places(ActiveSet active, Parameters p, const int32_t[::1] ids, int n_threads=1):
+def places(ActiveSet active not None, Parameters p not None, const int32_t[::1] ids,
+           int n_threads=1):
     """Where neurons are in each table, and where their present weights belong: two (n, n_tables)
     int64 arrays of numbers of buckets, -1 for nowhere.
 
@@ -87,7 +89,7 @@ def places(ActiveSet active, Parameters p, const int32_t[::1] ids, int n_threads
     return are, belong
 
 
-def bucket_sizes(Tables tables):
+def bucket_sizes(Tables tables not None):
     """Neurons of all buckets that have some, in any order: int32."""
     cdef Py_ssize_t slot, j, n
     cdef int t, tag

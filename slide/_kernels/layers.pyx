@@ -698,9 +698,14 @@ cdef class SampledDense(LayerKernel):
             weights.log_first = self.active_set.draw.log_pi
         if self.pi != NULL:
             weights.each_last, weights.n_last = self.pi + s * self.capacity, own.n
-        return weight * self.loss.gradient(
+        cdef double loss = weight * self.loss.gradient(
             z, n, weights, NULL, n_shared, b.y_data + at, b.y_indptr[row + 1] - at,
             self.n_out, b.scale * weight)
+        if twice:                           # exactly, which a sigmoid of a masked one is not
+            for j in range(own.n):
+                if self.active_set.place[own.idx[j]] >= 0:
+                    z[self.active_set.place[own.idx[j]]] = 0
+        return loss
 
     cdef Py_ssize_t computed(self, Py_ssize_t s) noexcept nogil:
         return self.active_set.n_shared + self.count[s] - self.twice[s]

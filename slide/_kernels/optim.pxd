@@ -22,6 +22,11 @@ cdef class Parameters:
     cdef uint8_t *dirty             # set for every row that a step changed; NULL: nobody asks
     cdef bint far                   # too large for the second-level cache: rows are prefetched
 
+    cdef inline int32_t *clock(self, Py_ssize_t i) noexcept nogil:
+        """The steps made when row i had its last one. An integer in the bits of the float: floats
+        are exact up to 2^24 only, and a row without gaps would seem to have some."""
+        return <int32_t *> (self.r + i * self.n_state)
+
     cdef inline float *row(self, Py_ssize_t i) noexcept nogil:
         return self.w + i * self.ld
 

@@ -77,9 +77,9 @@ cdef class Optimizer:
             return
         with nogil:
             for i in prange(p.n_rows, schedule="static", num_threads=n_threads):
-                if p.r[i * p.n_state] < self.now:
+                if p.clock(i)[0] < self.now:
                     self.skip_row(p, i, lr)
-                    p.r[i * p.n_state] = <float> self.now
+                    p.clock(i)[0] = <int32_t> self.now
 
 
 @cython.final
@@ -96,7 +96,7 @@ cdef class SGD(Optimizer):
         cdef double gap, decay
         cdef float *v = p.s + row * p.ld
         if self.n_slots:
-            gap = self.now - p.r[row]
+            gap = self.now - p.clock(row)[0]
             if gap > 0:
                 # A step without gradient moves by what is left of v, times mu again with Nesterov.
                 decay = pow(self.mu, gap)
@@ -108,7 +108,7 @@ cdef class SGD(Optimizer):
         if self.n_slots:
             simd.momentum(p.w + row * p.ld, p.s + row * p.ld, g, p.ld, lr, <float> self.mu,
                           self.nesterov)
-            p.r[row] = <float> (self.now + 1)
+            p.clock(row)[0] = <int32_t> (self.now + 1)
         else:
             simd.sgd(p.w + row * p.ld, g, p.ld, lr)
 
@@ -204,12 +204,12 @@ cdef class Adam(Optimizer):
                     bint skips) noexcept nogil:
         """In one pass: the missed steps, if `skips`, and the step along g, if it is not NULL."""
         cdef AdamStep s = self.next
-        cdef double gap = 0 if self.lazy else self.now - p.r[row]
+        cdef double gap = 0 if self.lazy else self.now - p.clock(row)[0]
         cdef int i = <int> gap
         cdef float *w = p.w + row * p.ld
         cdef float *slots = p.s + row * self.n_slots * p.ld
         s.rate *= lr
-        s.behind = skips and gap > 0 and p.r[row] != 0
+        s.behind = skips and gap > 0 and p.clock(row)[0] != 0
         if not s.behind and g == NULL:
             return
         if s.behind:
@@ -221,7 +221,7 @@ cdef class Adam(Optimizer):
                 s.skip_rate = <float> (lr * self._sum(gap) * self.skip_rate)
                 s.decay1, s.decay2 = <float> pow(self.b1, gap), <float> pow(self.b2, gap)
         if g != NULL and not self.lazy:
-            p.r[row] = <float> (self.now + 1)
+            p.clock(row)[0] = <int32_t> (self.now + 1)
         if self.rounded:
             # In hogwild mode a row has several steps at one time; its weights tell them apart.
             simd.adam_bfloat16(w, <uint32_t *> slots, g, p.ld, &s, <uint32_t> stream(

@@ -113,7 +113,9 @@ cdef class ProjectionRetriever(Retriever):
         self.scores = PerThread(n_threads,
                                 3 * n_neurons * sizeof(float) if self.principal else 0)
         self.ids = PerThread(n_threads, n_neurons * sizeof(int32_t))
-        self.new_codes = PerThread(n_threads, n_neurons * sizeof(uint64_t))
+        # Of neurons that move; of a query in all tables.
+        self.new_codes = PerThread(
+            n_threads, max(n_neurons, <Py_ssize_t> n_tables) * sizeof(uint64_t))
         self.moved = PerThread(n_threads, n_neurons)
         self.queries = PerThread(n_threads, self.width * sizeof(float))
         self.heaps = PerThread(n_threads, n_tables * (2 * n_probes + 4) * sizeof(Probe))
@@ -323,8 +325,13 @@ cdef class ProjectionRetriever(Retriever):
         else:
             simd.far_dot(scores, &self.kept[0, 0], self.width, found, m, q)
         self.count(thread, m * k)
-        return n + largest(scores, found, m, min(most - n, m), out + n, scores,
-                           scores + self.n_neurons)
+        if found != NULL:
+            for j in range(m):              # those that are not kept can still be drawn
+                marks.stamp[found[j]] = marks.epoch - 1
+        m = largest(scores, found, m, min(most - n, m), out + n, scores, scores + self.n_neurons)
+        for j in range(n, n + m):
+            marks.stamp[out[j]] = marks.epoch
+        return n + m
 
     cdef void learn(self, const int32_t *ids, const float *x, Py_ssize_t n) noexcept nogil:
         """Adds an input (ids NULL: dense) to the moments: (x outer A (x - mean)), and x."""

@@ -351,12 +351,13 @@ cdef class SketchRetriever(Retriever):
                     left_out = j
             tau = s.scores[left_out]
         for j in range(s.found):
-            if j != left_out:           # for which there may be no room
-                place = s.places[j]
-                id = items[place]
+            place = s.places[j]
+            id = items[place]
+            # For others there may be no room: those that all outputs are labels of have none.
+            if j != left_out and unmarked(id, marks):
                 out[n] = id
                 pi[n] = s.scores[j] - s.noise[<uint32_t> place % NOISE] - tau
-                n += unmarked(id, marks)
+                n += 1
         for j in range(first, n):
             pi[j] = pi[j] if pi[j] < 0 else <float> 0
         if n > first:

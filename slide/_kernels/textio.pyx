@@ -6,11 +6,12 @@ copy. `format_rows` is the way back.
 """
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.math cimport INFINITY, fabs, floor, fma, log10
+from libc.math cimport INFINITY, NAN, fabs, floor, fma, isnan, log10
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 from libc.string cimport memchr, memcpy
 
+from _thread import get_ident
 from decimal import Decimal
 from fractions import Fraction
 
@@ -51,8 +52,17 @@ def _as_fraction(f):
     return Fraction(f)
 
 
+# What interrupted `exact_float32`, by thread, until `complain` raises it.
+cdef dict interrupted = {}
+
+
 cdef float exact_float32(const char* text, Py_ssize_t n) noexcept with gil:
-    return _nearest_float32(text[:n].decode("ascii"))
+    """NAN where an exception came, such as that of Ctrl-C."""
+    try:
+        return _nearest_float32(text[:n].decode("ascii"))
+    except BaseException as error:
+        interrupted[get_ident()] = error
+        return NAN
 
 
 cdef inline bint decimal_float32(uint64_t digits, int64_t exponent, float* value) noexcept nogil:
@@ -135,6 +145,8 @@ cdef inline const char* parse_float32(const char* p, float* value) noexcept nogi
         value[0] = -f if negative else f
     else:
         value[0] = exact_float32(start, p - start)
+        if isnan(value[0]):
+            return NULL
     return p
 
 
@@ -488,6 +500,9 @@ cdef class RowParser:
 
     cdef complain(self, Fault fault):
         cdef Py_ssize_t n = 0
+        error = interrupted.pop(get_ident(), None)
+        if error is not None:
+            raise error
         if fault == NO_MEMORY:
             raise MemoryError(f"no memory for the rows up to line {self.line}")
         if fault == LABEL_TWICE:

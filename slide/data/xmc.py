@@ -283,13 +283,16 @@ def write_xmc(path: str | os.PathLike[str], X: Any, Y: Any) -> None:
     Raises
     ------
     ValueError
-        `X` and `Y` differ in rows, `X` has a value that is NaN or infinite in float32, or `Y`
-        one that is neither 0 nor 1.
+        `X` and `Y` differ in rows, one has more than 2^31 - 1 columns, `X` has a value that is NaN
+        or infinite in float32, or `Y` one that is neither 0 nor 1.
     """
     X = _canonical("X", X)
     Y = _canonical("Y", Y)
     if X.shape[0] != Y.shape[0]:
         raise ValueError(f"X has {X.shape[0]} rows and Y has {Y.shape[0]}")
+    for matrix, columns in (("X", X.shape[1]), ("Y", Y.shape[1])):
+        if columns > MOST_IDS:
+            raise ValueError(f"{matrix} has {columns} columns, more than {MOST_IDS}")
     _refuse_values("X", X, ~np.isfinite(X.data), "is not finite in float32")
     _refuse_values("Y", Y, (Y.data != 0) & (Y.data != 1), "is neither 0 nor 1")
     if not Y.data.all():

@@ -7,6 +7,7 @@ from typing import Any
 
 from slide import _validation as check
 from slide._kernels import clusters as _clusters
+from slide._memory import check_memory, padded
 from slide.hashing._family import HashFamily
 
 
@@ -96,6 +97,11 @@ class Clusters(HashFamily):
 
     def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
         groups, cells = self.layout(n_neurons)
+        # Of every cell two rows of floats, of every neuron its place in each table.
+        check_memory(
+            f"{self!r} of {n_neurons:,} neurons",
+            self.n_tables * (8 * groups * (cells + 1) * padded(dim) + 4 * n_neurons),
+        )
         return _clusters.ClusterRetriever(
             n_neurons,
             dim,
