@@ -30,7 +30,7 @@ from synthetic import make_xmc
 
 from slide._kernels import probes
 from slide._memory import aligned_zeros, padded
-from slide.models import _blas
+from slide._threads import one_blas_thread
 
 LIST = 512  # rows of one list in the measurements of random rows
 AHEAD = (4, 8, 16, 32)  # distances of prefetching that are tried
@@ -351,7 +351,7 @@ def main():
     ld = padded(HIDDEN + 1)
     made = {name: shapes(given.samples)[name]() for name in given.shapes}
     sizes = [1024, *sorted(y.shape[1] for _, y in made.values())]
-    with _blas().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         limits = {
             threads: Limits(ld, threads, given.repeats, given.megabytes << 20)
             for threads in given.threads
@@ -387,7 +387,7 @@ def main():
             lines = []
             for repeat in range(given.repeats):
                 seconds, counts = trained.times(batches, repeat)
-                with _blas().limit(limits=1, user_api="blas"):
+                with one_blas_thread():
                     least = phases(
                         counts,
                         trained.active_set.retriever,

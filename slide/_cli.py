@@ -17,6 +17,7 @@ import numpy as np
 from joblib import effective_n_jobs
 
 from slide import callbacks, data, hashing, initializers, metrics, optimizers, sampling
+from slide._files import replaced
 from slide.data.xmc import HEADER
 from slide.layers import Dense, Input
 from slide.models import Sequential, load
@@ -272,7 +273,7 @@ class Table(callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if logs and sys.stdout.isatty():
             done = logs["samples"] / self.params["samples"]
-            print(f"\r{done:6.0%} of the epoch, loss {logs['loss']:.4f} ", end="", flush=True)
+            self._print(f"\r{done:6.0%} of the epoch, loss {logs['loss']:.4f} ")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs = logs or {}
@@ -284,12 +285,18 @@ class Table(callbacks.Callback):
                 cells[f"P@{name[14:]}"] = f"{value:.1%}"
         cells["points/s"] = f"{logs['samples_per_second']:,.0f}"
         cells["computed"] = f"{logs['active_fraction']:.1%}"
-        if sys.stdout.isatty():
-            print("\r" + " " * 40 + "\r", end="")
+        text = "\r" + " " * 40 + "\r" if sys.stdout.isatty() else ""
         if not self.headed:
             self.headed = True
-            print("  ".join(name.rjust(9) for name in cells))
-        print("  ".join(cell.rjust(9) for cell in cells.values()), flush=True)
+            text += "  ".join(name.rjust(9) for name in cells) + "\n"
+        self._print(text + "  ".join(cell.rjust(9) for cell in cells.values()) + "\n")
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, end="", flush=True)
+        except BrokenPipeError:
+            # Nobody reads on, but the model is what the training is for.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ks(n_labels: int) -> list[int]:
@@ -326,6 +333,9 @@ def _read(
 ) -> tuple[Any, Any]:
     guessed = kind == "auto"
     if guessed:
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            # A look at the first line would take it from the reader.
+            raise ValueError(f"{path} can be read once only: say --format xmc or svmlight")
         kind = "xmc" if HEADER.fullmatch(_first_line(path)) else "svmlight"
     if kind == "xmc":
         x, y = data.read_xmc(path, n_features=n_features, n_labels=n_labels, cache=cache)
@@ -376,12 +386,5 @@ def _output(path: str | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    partial = f"{path}.part"
-    try:
-        with open(partial, "w", encoding="ascii") as out:
-            yield out
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(partial)
-        raise
+    with replaced(path) as partial, open(partial, "w", encoding="ascii") as out:
+        yield out

@@ -54,11 +54,16 @@ class Rows:
             self.samples = min(data.n, steps_per_epoch * self.batch_size)
         self._seconds_a_batch = 0.0
 
-    def begin(self) -> None:
-        """Everything is checked: what depends on the first data may be set."""
+    def begin(self, fits: bool) -> None:
+        """Everything is checked: what depends on the first data may be set.
+
+        fits : whether it is all of the training data, and not some more
+        """
         self.model._start_biases(self.targets)
         for metric in self.model.metrics:
-            if hasattr(metric, "prepare"):
+            if hasattr(metric, "prepare") and (
+                fits or getattr(metric, "propensities", None) is None
+            ):
                 metric.prepare(self.targets)
 
     def some(self, rng: np.random.Generator) -> Any:
@@ -117,7 +122,9 @@ class Batches:
                 f"got {type(batches).__name__}"
             )
         for layer in model.layers:
-            if layer.use_bias and layer.bias_initializer.needs_label_counts and model.step == 0:
+            if layer.biases_wait or (
+                not layer.built and layer.use_bias and layer.bias_initializer.needs_label_counts
+            ):
                 raise ValueError(f"bias_initializer of {layer!r} needs x and y as arrays")
         self.model, self.batches, self.steps, self.n_threads = model, batches, steps, n_threads
         self.samples = None
@@ -125,7 +132,7 @@ class Batches:
         self._iterator: Any = None
         self._last: deque[Any] = deque()  # features of the last rows: copies
 
-    def begin(self) -> None:
+    def begin(self, fits: bool) -> None:
         """Nothing is known before the first batch."""
 
     def _remember(self, x: Any, n: int) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 
 from joblib import effective_n_jobs
+from threadpoolctl import ThreadpoolController
 
 from slide._kernels import build_info
 
@@ -31,3 +35,32 @@ def n_threads(n_jobs: int | None) -> int:
     if not build_info.openmp:
         return 1
     return min(effective_n_jobs(n_jobs), 1024)
+
+
+_controller: ThreadpoolController | None = None
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limits = None
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to one thread: matrix products run inside our own threads.
+
+    The limit is the process's: the last of several users at a time lifts it.
+    """
+    global _controller, _blas_users, _blas_limits
+    with _blas_lock:
+        if _blas_users == 0:
+            # Looking for the loaded libraries takes milliseconds: once.
+            if _controller is None:
+                _controller = ThreadpoolController()
+            _blas_limits = _controller.limit(limits=1, user_api="blas")
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limits.restore_original_limits()

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from slide import _validation as check
-from slide import sampling, telemetry, tuning
+from slide import hashing, sampling, telemetry, tuning
+from slide._threads import n_threads
 
 __all__ = [
     "CSVLogger",
@@ -102,7 +103,7 @@ class History(Callback):
     Attributes
     ----------
     history : dict of str to list
-        One list a log, with one value an epoch.
+        One list a log, with one value an epoch, NaN where the epoch had no such log.
     epoch : list of int
         The epochs' numbers, counted from 0.
 
@@ -124,9 +125,14 @@ class History(Callback):
         self.epoch = []
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        # A sampler that was changed has other logs: NaN where there was none.
+        missing = [math.nan] * len(self.epoch)
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(value)
+            self.history.setdefault(name, list(missing)).append(value)
+        for values in self.history.values():
+            if len(values) < len(self.epoch):
+                values.append(math.nan)
 
 
 class CallbackList:
@@ -502,7 +508,12 @@ class CSVLogger(Callback):
     OSError
         If the file cannot be opened.
     ValueError
-        If an epoch has other logs than the file has columns.
+        If the first epoch has other logs than the file, with `append`, has columns.
+
+    Notes
+    -----
+    The columns are the logs of the first epoch. What a later one has beside them is left out, and
+    what it has not is empty.
 
     Examples
     --------
@@ -519,9 +530,10 @@ class CSVLogger(Callback):
         self.separator = separator
         self.append = check.check_bool("append", append)
         self._columns: list[str] | None = None
+        self._checks = False
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._columns = None
+        self._columns, self._checks = None, self.append
         # Opened now, so that a path that cannot be written fails before the first epoch.
         with open(self.filename, "a+" if self.append else "w+", newline="", encoding="utf-8") as f:
             f.seek(0)
@@ -529,7 +541,7 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         row = {"epoch": epoch, **(logs or {})}
-        if self._columns is not None and set(row) != set(self._columns):
+        if self._checks and self._columns is not None and set(row) != set(self._columns):
             raise ValueError(
                 f"{self.filename} has the columns {', '.join(self._columns)}; "
                 f"the logs of epoch {epoch} are {', '.join(row)}"
@@ -539,7 +551,8 @@ class CSVLogger(Callback):
             if self._columns is None:
                 self._columns = list(row)
                 writer.writerow(self._columns)
-            writer.writerow([row[name] for name in self._columns])
+            writer.writerow([row.get(name, "") for name in self._columns])
+        self._checks = False
 
 
 class ProgressBar(Callback):
@@ -704,7 +717,7 @@ class Telemetry(Callback):
         self._record(None, logs)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        if self._plots:
+        if self._plots and self.records:
             self.plot(f"{self.path}.png")
 
     def _measures(self) -> Logs:
@@ -841,7 +854,12 @@ class ChooseSampler(Callback):
             check.check_fraction("max_active", max_active)
         else:
             self.max_active = check.check_positive_int("max_active", max_active)
-        self.families = None if families is None else list(families)
+        self.families = None
+        if families is not None:
+            self.families = [hashing.get(family) for family in families]
+            if not self.families:
+                raise ValueError("families is empty")
+        n_threads(n_jobs)
         self.n_jobs = n_jobs
         self.verbose = check.check_positive_int("verbose", verbose, low=0, high=2)
         self.looks: list[Logs] = []

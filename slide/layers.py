@@ -113,10 +113,12 @@ class Dense:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string, got {name!r}")
         self.name = name
-        self._clear()
+        self.clear()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Forget the weights, if there are any, and all that belongs to them."""
         self.built = False
+        self.biases_wait = False  # whether the first training data gives them their first values
         self.n_in = 0
         self.by_feature = False
         self.hidden = False
@@ -188,7 +190,6 @@ class Dense:
             self._weights = aligned_zeros((self.units, padded(n_in + 1)))
         self._slots = self._state = None
         self._active = self._searcher = None
-        self.built = True
         if draw:
             rng = np.random.default_rng([seed, 1])
             kernel, make = self._kernel_view, self.kernel_initializer
@@ -201,6 +202,8 @@ class Dense:
                 self._bias_view[...] = self.bias_initializer(
                     (self.units,), rng, fan_in=n_in, fan_out=self.units
                 )
+            self.biases_wait = self.use_bias and self.bias_initializer.needs_label_counts
+        self.built = True
 
     @property
     def _kernel_view(self) -> np.ndarray:
@@ -248,6 +251,7 @@ class Dense:
 
     def set_weights(self, weights: list[np.ndarray]) -> None:
         """Take arrays that `checked_weights` returned."""
+        self.biases_wait = False
         self._kernel_view[...] = weights[0] if self.by_feature else weights[0].T
         if self.use_bias:
             self._bias_view[...] = weights[1]
@@ -349,14 +353,12 @@ class Dense:
         n_weights = self.units if self.by_feature else self.n_in
         return Parameters(self._weights, slots, state, n_columns, n_weights, l2)
 
-    def settle(
-        self, optimizer: Optimizer, now: float, learning_rate: float, n_threads: int
-    ) -> None:
+    def settle(self, optimizer: Optimizer, now: float, n_threads: int) -> None:
         """Bring all rows up to the optimizer's clock, `now`."""
         by_column = self.on_sampled and (self.hidden or self.sampler is None)
         if self._slots is not None and not by_column:
             step = optimizer.kernel()
-            step.settle(self._parameters(True), now, learning_rate, n_threads)
+            step.settle(self._parameters(True), now, n_threads)
             # Without both, an optimizer has nothing to catch up with, and no weight moved.
             if self._active is not None and step.n_slots and step.n_state:
                 self._active.weights_moved()

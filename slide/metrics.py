@@ -348,8 +348,8 @@ class PSPAtK(_AtK):
         self.propensities: np.ndarray | None = (
             None if propensities is None else _checked_propensities(propensities)
         )
-        self.A = A
-        self.B = B
+        self.A = check.check_finite_float("A", A)
+        self.B = check.check_finite_float("B", B)
 
     def prepare(self, Y_train: Any) -> PSPAtK:
         """Estimate the propensities from the training labels, unless they were given.
@@ -480,7 +480,7 @@ class _Labels:
         self.n_labels = None
         self.counts = np.ones(self.n, np.int64)
         self.rows = np.arange(self.n)
-        self.columns = y
+        self.columns = y.astype(np.int64)
 
     def hits(self, ids: np.ndarray) -> np.ndarray:
         """Which of the ids, an array of shape (n, k), are labels of their row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from threadpoolctl import ThreadpoolController
 
 from slide import _validation as check
 from slide import callbacks as callbacks_
@@ -19,6 +19,7 @@ from slide import losses, optimizers, sampling, saving, telemetry, tuning
 from slide._executions import Batches, Rows, hold_out, sliceable
 from slide._kernels.network import Data, Network
 from slide._threads import n_threads as _n_threads
+from slide._threads import one_blas_thread
 from slide.hashing.index import check_candidates
 from slide.layers import ACTIVATIONS, Dense, Input
 
@@ -82,6 +83,7 @@ class Sequential:
         self._first_step = 0  # the step at which the optimizer started
         self._unsettled = False  # whether rows are behind the optimizer's clock
         self._sparse: bool | None = None
+        self._built = False
         # Callbacks are called by the thread that holds the lock, and may use the model.
         self._lock = threading.RLock()
         self._kernels_in_use = False
@@ -100,8 +102,8 @@ class Sequential:
         TypeError
             If it is no layer.
         ValueError
-            If the model has weights already, the layer belongs to a model, or an `Input` is not
-            the first or missing.
+            If the model has weights already, the layer belongs to a model that has, its name is
+            another layer's, or an `Input` is not the first or missing.
         """
         if self.built:
             raise ValueError("the model has its weights already; add layers before")
@@ -118,13 +120,18 @@ class Sequential:
             raise ValueError(f"{layer!r} belongs to a model already")
         if self.layers and (last := self.layers[-1]).activation == "softmax":
             raise ValueError(f"{last!r} has activation 'softmax' and so must be the last layer")
+        names = {own.name for own in self.layers}
+        if layer.name in names:
+            raise ValueError(f"{layer!r}: another layer has the name {layer.name!r}")
         if layer.name is None:
-            layer.name = f"dense_{len(self.layers)}"
+            numbers = itertools.count(len(self.layers))
+            layer.name = next(name for i in numbers if (name := f"dense_{i}") not in names)
         self.layers.append(layer)
 
     @property
     def built(self) -> bool:
-        return bool(self.layers) and self.layers[-1].built
+        """Whether the weights are made."""
+        return self._built
 
     @property
     def step(self) -> int:
@@ -140,9 +147,20 @@ class Sequential:
             Whether rows are sparse, where the `Input` leaves it open; None: they are.
         draw : bool
             Whether initial values are drawn; else all weights are 0.
+
+        Raises
+        ------
+        RuntimeError
+            While another thread uses the model.
+        ValueError
+            If layers are missing, a sampler does not suit its layer, or a layer has become another
+            model's. Then no layer is built.
         """
-        if self.built:
-            return
+        with self._exclusive("build"):
+            if not self._built:
+                self._build(sparse, draw)
+
+    def _build(self, sparse: bool | None, draw: bool) -> None:
         if self.input is None or not self.layers:
             raise ValueError("the model needs an Input and at least one Dense layer")
         if self.input.sparse is not None:
@@ -160,13 +178,21 @@ class Sequential:
             if sampler is not None and not (sampler.for_hidden if hidden else sampler.for_output):
                 other = "output" if hidden else "hidden"
                 raise ValueError(f"{layer!r}: this sampler is for {other} layers")
-        for i, layer in enumerate(self.layers):
-            seed = int(np.random.SeedSequence([self.seed, i]).generate_state(1, np.uint64)[0])
-            hidden = layer is not self.layers[-1]
-            layer.build(n_in, by_feature, seed, draw, hidden, below)
-            if hidden and layer.sampler is not None:
-                layer.active_set(1)  # a number that does not fit the layer is refused now
-            n_in, by_feature, below = layer.units, False, layer.sampler is not None
+            if layer.built:
+                raise ValueError(f"{layer!r} belongs to another model, which has made its weights")
+        try:
+            for i, layer in enumerate(self.layers):
+                seed = int(np.random.SeedSequence([self.seed, i]).generate_state(1, np.uint64)[0])
+                hidden = layer is not self.layers[-1]
+                layer.build(n_in, by_feature, seed, draw, hidden, below)
+                if hidden and layer.sampler is not None:
+                    layer.active_set(1)  # a number that does not fit the layer is refused now
+                n_in, by_feature, below = layer.units, False, layer.sampler is not None
+            self._built = True
+        finally:
+            if not self._built:
+                for layer in self.layers:
+                    layer.clear()
 
     def summary(self, print_fn: Any = print) -> None:
         """Print the layers, their parameters and samplers.
@@ -207,10 +233,10 @@ class Sequential:
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer: (inputs, units), then (units,)."""
-        self.build()
         with self._exclusive("get_weights"):
+            self.build()
             self._settle()
-        return [array for layer in self.layers for array in layer.get_weights()]
+            return [array for layer in self.layers for array in layer.get_weights()]
 
     def set_weights(self, weights: Iterable[Any]) -> None:
         """Replace all weights; the optimizer's state stays.
@@ -222,16 +248,16 @@ class Sequential:
         ValueError
             If the number of arrays, a shape or a value does not fit. Nothing is changed then.
         """
-        self.build()
-        weights = list(weights)
-        counts = [1 + layer.use_bias for layer in self.layers]
-        if len(weights) != sum(counts):
-            raise ValueError(f"the model has {sum(counts)} arrays, got {len(weights)}")
-        checked, at = [], 0
-        for layer, count in zip(self.layers, counts, strict=True):
-            checked.append(layer.checked_weights(weights[at : at + count]))
-            at += count
         with self._exclusive("set_weights"):
+            self.build()
+            weights = list(weights)
+            counts = [1 + layer.use_bias for layer in self.layers]
+            if len(weights) != sum(counts):
+                raise ValueError(f"the model has {sum(counts)} arrays, got {len(weights)}")
+            checked, at = [], 0
+            for layer, count in zip(self.layers, counts, strict=True):
+                checked.append(layer.checked_weights(weights[at : at + count]))
+                at += count
             self._settle()
             for layer, arrays in zip(self.layers, checked, strict=True):
                 layer.set_weights(arrays)
@@ -297,16 +323,7 @@ class Sequential:
             )
         if not self.layers:
             raise ValueError("the model needs an Input and at least one Dense layer")
-        output = self.layers[-1]
-        if output.activation not in new_loss.activations:
-            wanted = " or ".join(repr(a) for a in new_loss.activations)
-            raise ValueError(
-                f"loss {new_loss.name!r} needs an output layer with activation {wanted}, "
-                f"{output.name!r} has {output.activation!r}"
-            )
-        for metric in new_metrics:
-            if metric.k > output.units:
-                raise ValueError(f"{metric.name} of {output.units} outputs")
+        self._check_output(new_loss, new_metrics)
         with self._exclusive("compile"):
             if self._kernels_in_use:
                 raise RuntimeError("compile between batches: on_epoch_end can")
@@ -323,9 +340,8 @@ class Sequential:
         """Make the steps without gradient that rows have missed; see `slide.optimizers`."""
         if not self._unsettled or self.optimizer is None:
             return
-        rate = self.optimizer.learning_rate(max(0, self.step - 1))
         for layer in self.layers:
-            layer.settle(self.optimizer, float(self.step - self._first_step), rate, n_threads)
+            layer.settle(self.optimizer, float(self.step - self._first_step), n_threads)
         self._unsettled = False
 
     @contextmanager
@@ -343,6 +359,19 @@ class Sequential:
         if self.loss is None or self.optimizer is None:
             raise RuntimeError(f"{what} before compile: call model.compile(...) first")
         self._check_update(self.update)  # for layers that were added since
+        self._check_output(self.loss, self.metrics)
+
+    def _check_output(self, loss: losses.Loss, metrics: list[Any]) -> None:
+        output = self.layers[-1]
+        if output.activation not in loss.activations:
+            wanted = " or ".join(repr(a) for a in loss.activations)
+            raise ValueError(
+                f"loss {loss.name!r} needs an output layer with activation {wanted}, "
+                f"{output.name!r} has {output.activation!r}"
+            )
+        for metric in metrics:
+            if metric.k > output.units:
+                raise ValueError(f"{metric.name} of {output.units} outputs")
 
     def _check_update(self, update: str) -> None:
         for layer in self.layers:
@@ -414,7 +443,7 @@ class Sequential:
         self._kernels_in_use = True
         try:
             # Matrix products run inside our own threads.
-            with _blas().limit(limits=1, user_api="blas"):
+            with one_blas_thread():
                 yield network
         finally:
             self._kernels_in_use = False
@@ -422,7 +451,7 @@ class Sequential:
 
     def _start_biases(self, targets: Any) -> None:
         for layer in self.layers:
-            if layer.use_bias and layer.bias_initializer.needs_label_counts and self.step == 0:
+            if layer.biases_wait:
                 if layer is not self.layers[-1]:
                     raise ValueError(f"bias_initializer of {layer!r} is one for output layers")
                 counts = np.bincount(targets.indices, minlength=layer.units)
@@ -431,6 +460,7 @@ class Sequential:
                 layer._bias_view[...] = initializer(
                     (layer.units,), label_counts=counts, n_samples=targets.shape[0]
                 )
+                layer.biases_wait = False
 
     def fit(
         self,
@@ -564,6 +594,12 @@ class Sequential:
                 validation = self._checked(parts[0], parts[1], parts[2], names)
                 if validation[0].n == 0:
                     raise ValueError("validation_data[0] has no rows")
+                for metric in self.metrics if isinstance(source, Batches) else ():
+                    if getattr(metric, "propensities", 0) is None:
+                        raise ValueError(
+                            f"{metric.name} needs propensities, which batches do not give: compile "
+                            "with PSPAtK(propensities=...), or one that was prepared"
+                        )
             hooks = callbacks_.CallbackList(
                 callbacks,
                 self,
@@ -572,7 +608,7 @@ class Sequential:
             tunes = not any(isinstance(c, callbacks_.ChooseSampler) for c in hooks)
             if isinstance(source, Batches):
                 source.tunes = tunes
-            source.begin()
+            source.begin(fits=True)
             self.stop_training = False
             logs: dict[str, Any] = {}
             hooks.on_train_begin()
@@ -844,7 +880,7 @@ class Sequential:
             source = Rows(
                 self, x, data, targets, batch_size or data.n, False, None, n_threads, self.seed
             )
-            source.begin()
+            source.begin(fits=False)
             epochs = self.epochs_trained
             logs = self._epoch(source, callbacks_.CallbackList(), settle=False)
             self.epochs_trained = epochs
@@ -1226,8 +1262,8 @@ class Sequential:
             If the optimizer, the loss, a sampler or another part is of a class that is not slide's,
             which a file could not name.
         """
-        self.build()
         with self._exclusive("save"):
+            self.build()
             self._settle()
             saving.save(self, path)
 
@@ -1264,14 +1300,3 @@ def _print_table(rows: list[tuple[str, ...]], print_fn: Any) -> None:
 def load(path: Any) -> Sequential:
     """Return the model in a file; see `Sequential.load`."""
     return Sequential.load(path)
-
-
-_controller: ThreadpoolController | None = None
-
-
-def _blas() -> ThreadpoolController:
-    # Looking for the loaded libraries takes milliseconds: once.
-    global _controller
-    if _controller is None:
-        _controller = ThreadpoolController()
-    return _controller

@@ -8,9 +8,10 @@ A step that a row skips is a step with gradient zero. Its momentum goes on movin
 decay. These moves are made up for, in closed form, when the row is touched next, and for all rows
 at the end of an epoch and before weights are evaluated, read or saved; until then the row is
 computed with the weights of its last step. So training touches few rows and follows the dense
-algorithms: momentum exactly, Adam up to the change of its bias corrections during the gap and its
-epsilon, Adagrad without any skipped move. Only penalties differ: a row is
-penalized in the steps that touch it. In hogwild mode the clock counts batches.
+algorithms: momentum exactly, Adam up to the change of its bias corrections and of the learning rate
+after the row's last step and its epsilon, Adagrad without any skipped move. Only penalties differ: a row is
+penalized in the steps that touch it. In hogwild mode the clock counts batches, and with
+it Adam's bias corrections: its first steps are then too short.
 
 ``Adam(lazy=True)`` stops a skipped row's moments instead, as PyTorch's SparseAdam and TensorFlow's
 LazyAdam do: the moves that follow a rare gradient, with Adam's usual betas nine times as much as
@@ -36,9 +37,18 @@ class Optimizer:
     Attributes
     ----------
     learning_rate : Schedule
+        A number that is assigned becomes a constant one.
     """
 
-    learning_rate: schedules.Schedule
+    _learning_rate: schedules.Schedule
+
+    @property
+    def learning_rate(self) -> Any:
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self._learning_rate = schedules.get(value)
 
     def kernel(self) -> Any:
         """Return the kernel that makes one step on one row."""
@@ -69,7 +79,7 @@ class SGD(Optimizer):
     """
 
     def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.0, nesterov: bool = False):
-        self.learning_rate = schedules.get(learning_rate)
+        self.learning_rate = learning_rate
         self.momentum = check.check_finite_float("momentum", momentum, at_least=0.0, below=1.0)
         self.nesterov = check.check_bool("nesterov", nesterov)
         if nesterov and not momentum:
@@ -114,7 +124,7 @@ class Adagrad(Optimizer):
         rowwise: bool = False,
         momentum: float = 0.0,
     ):
-        self.learning_rate = schedules.get(learning_rate)
+        self.learning_rate = learning_rate
         self.initial_accumulator_value = check.check_finite_float(
             "initial_accumulator_value", initial_accumulator_value, at_least=0.0, at_most=1e30
         )
@@ -151,7 +161,8 @@ class Adam(Optimizer):
     ``m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
     w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)`` with t the steps of all. After d
     skipped steps, first ``w -= lr r (1 - r^d) / (1 - r) (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) +
-    epsilon)`` with ``r = b1 / sqrt(b2)``, then ``m *= b1^d; v *= b2^d``.
+    epsilon)`` with ``r = b1 / sqrt(b2)``, lr that of the row's last step and t the number of that
+    step and ``0.5 / (1 - r)`` more (five, with the defaults), then ``m *= b1^d; v *= b2^d``.
 
     Parameters
     ----------
@@ -181,7 +192,7 @@ class Adam(Optimizer):
         moments: str = "float32",
         lazy: bool = False,
     ):
-        self.learning_rate = schedules.get(learning_rate)
+        self.learning_rate = learning_rate
         self.beta_1 = check.check_finite_float("beta_1", beta_1, at_least=0.0, below=1.0)
         self.beta_2 = check.check_finite_float("beta_2", beta_2, above=0.0, below=1.0)
         if self.beta_1 > self.beta_2**0.5:

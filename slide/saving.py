@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from slide import hashing, losses, metrics, optimizers
+from slide._files import replaced
 
 FORMAT = "slide-model"
 VERSION = 2
@@ -76,6 +77,7 @@ def describe(model: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "step": model.step,
         "first_step": model._first_step,
         "epochs_trained": model.epochs_trained,
+        "biases_wait": model.built and model.layers[-1].biases_wait,
         "compiled": None,
         "index": None,
     }
@@ -110,24 +112,17 @@ def write(
     arrays: dict[str, np.ndarray], form: str, version: int, config: dict[str, Any], path: Any
 ) -> None:
     """Write arrays and a configuration to a file of the format `form`."""
-    path = Path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"format": form, "version": str(version), "config": json.dumps(config)}
-    # In the same directory, because a rename is atomic only within a file system.
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        save_file(arrays, temporary, metadata)
+    with replaced(path) as temporary:
+        mode = temporary.stat().st_mode
+        try:
+            save_file(arrays, temporary, metadata)
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(f"{path}: {error}") from error
+        os.chmod(temporary, stat.S_IMODE(mode))  # safetensors makes files for their owner alone
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read; a model gets the usual mode.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def load(cls: type, path: Any) -> Any:
@@ -183,6 +178,7 @@ def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -
             raise ValueError(f"layers.{i}.weights has fewer than {wanted} values")
         n_in = layer.units
     model.build(bool(config["sparse"]), draw=False)
+    model.layers[-1].biases_wait = bool(config["biases_wait"])
     # The index's own family: what suits a layer of that size by default may have changed since.
     family = None if config.get("index") is None else hashing.get(config["index"])
     for i, layer in enumerate(model.layers):

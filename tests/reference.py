@@ -196,6 +196,8 @@ def new_state(w, initial_accumulator_value=0.0):
     return {
         "now": 0,  # steps made
         "clock": np.zeros(len(w), dtype=int),  # of them, those that the row has seen
+        "last": np.zeros(len(w), dtype=int),  # the number of its last one with a gradient
+        "lr": np.zeros(len(w)),  # of that
         "m": np.zeros(w.shape),
         "v": np.zeros(w.shape),
         "acc": np.full(w.shape, float(initial_accumulator_value)),
@@ -247,14 +249,16 @@ def rowwise_adagrad(w, g, touched, state, lr, epsilon=1e-7):
 
 
 def _skip_adam(w, r, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
-    # In the k-th missed step m is beta_1^k and sqrt(v) is sqrt(beta_2)^k of what it was. Both
-    # bias corrections and epsilon are taken as they are at the end.
-    now, gap = state["now"], state["now"] - state["clock"][r]
+    # In the k-th missed step m is beta_1^k and sqrt(v) is sqrt(beta_2)^k of what it was. The
+    # learning rate is that of the last step, both bias corrections are those of some steps later,
+    # half of what the mean missed move is behind, and that of epsilon is taken at the end.
+    gap, ratio = state["now"] - state["clock"][r], beta_1 / np.sqrt(beta_2)
     if gap > 0 and state["clock"][r]:
-        m_hat = state["m"][r] / (1 - beta_1**now)
-        v_hat = state["v"][r] / (1 - beta_2**now)
-        moves = sum((beta_1 / np.sqrt(beta_2)) ** k for k in range(1, gap + 1))
-        w[r] -= lr * moves * m_hat / (np.sqrt(v_hat) + epsilon)
+        t = state["last"][r] + (min(0.5 / (1 - ratio), 1000) if ratio < 1 else 1000)
+        rate = state["lr"][r] * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        moves = sum(ratio**k for k in range(1, gap + 1))
+        least = epsilon * np.sqrt(1 - beta_2 ** state["now"])
+        w[r] -= rate * moves * state["m"][r] / (np.sqrt(state["v"][r]) + least)
         state["m"][r] *= beta_1**gap
         state["v"][r] *= beta_2**gap
 
@@ -273,7 +277,8 @@ def lazy_adam(w, g, touched, state, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
         m_hat = state["m"][r] / (1 - beta_1**t)
         v_hat = state["v"][r] / (1 - beta_2**t)
         w[r] -= lr * m_hat / (np.sqrt(v_hat) + epsilon)
-        state["clock"][r] = t
+        state["clock"][r] = state["last"][r] = t
+        state["lr"][r] = lr
     state["now"] += 1
 
 

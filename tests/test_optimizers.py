@@ -485,3 +485,43 @@ def test_no_row_misses_a_step_for_the_rounding_of_its_clock(first):
             model.train_on_batch(x, y, n_jobs=1)
         weights.append(np.vstack(model.get_weights()))
     np.testing.assert_array_equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("touched", "total"), [(1, 20), (1, 1000), (10, 1000), (100, 1000), (1000, 1500)]
+)
+def test_missed_moves_of_adam_are_those_of_their_time(touched, total):
+    """A feature that occurs once moves as far as dense Adam moves it, however long ago it was."""
+    assert moved_by_one_step(Adam(0.01), touched, total) == pytest.approx(
+        dense_adam_after_one_gradient(lambda step: 0.01, touched, total), rel=0.06
+    )
+
+
+def test_missed_moves_of_adam_have_the_learning_rate_of_their_step():
+    """One that grew a hundredfold since, or fell to nothing, does not matter."""
+    grows = slide.schedules.LinearWarmup(1e-3, 1000)
+    falls = slide.schedules.PiecewiseConstantDecay([50], [0.01, 0.0])
+    expected = dense_adam_after_one_gradient(grows, 100, 500)
+    assert moved_by_one_step(Adam(grows), 100, 500) == pytest.approx(expected, rel=0.15)
+    expected = dense_adam_after_one_gradient(falls, 10, 100)
+    assert moved_by_one_step(Adam(falls), 10, 100) == pytest.approx(expected, rel=0.06)
+
+
+def moved_by_one_step(optimizer, touched, total):
+    model = slide.Sequential([slide.Input(2), slide.Dense(1)])
+    model.compile(optimizer, "mean_squared_error")
+    before = model.get_weights()[0][1, 0]
+    for step in range(1, total + 1):
+        x = np.eye(2, dtype=np.float32)[[int(step == touched)]]
+        model.train_on_batch(sp.csr_matrix(x), [[1e3]], n_jobs=1)
+    return abs(model.get_weights()[0][1, 0] - before)
+
+
+def dense_adam_after_one_gradient(learning_rate, touched, total):
+    m = v = w = 0.0
+    for t in range(1, total + 1):
+        g = 1.0 if t == touched else 0.0
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        if v:
+            w += learning_rate(t - 1) * (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
+    return w

@@ -407,7 +407,7 @@ cdef class SparseInputDense(LayerKernel):
             self._step_bias(g, b.lr)
 
     cdef void _step_bias(self, float *g, float lr) noexcept nogil:
-        self.optimizer.skip_row(self.params, self.n_in, lr)
+        self.optimizer.skip_row(self.params, self.n_in)
         self.optimizer.step_row(self.params, self.n_in, g, lr)      # no penalty on a bias
 
     cdef void update_sample(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil:

@@ -54,7 +54,7 @@ cdef class Optimizer:
     cdef double now                 # steps made since the optimizer started: its clock
     cdef void tick(self, double now) noexcept nogil
     cdef void step(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
-    cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil
+    cdef void skip_row(self, Parameters p, Py_ssize_t row) noexcept nogil
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
     cdef void advance_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil
 

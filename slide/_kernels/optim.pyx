@@ -57,7 +57,7 @@ cdef class Optimizer:
         if p.dirty != NULL and not p.dirty[row]:    # written once: neighbours share the line
             p.dirty[row] = 1
 
-    cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil:
+    cdef void skip_row(self, Parameters p, Py_ssize_t row) noexcept nogil:
         """Makes the steps with gradient 0 that the row has missed; state column 0 is its clock."""
         pass
 
@@ -66,10 +66,10 @@ cdef class Optimizer:
 
     cdef void advance_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
         """Both."""
-        self.skip_row(p, row, lr)
+        self.skip_row(p, row)
         self.step_row(p, row, g, lr)
 
-    def settle(self, Parameters p, double now, float lr, int n_threads):
+    def settle(self, Parameters p, double now, int n_threads):
         """Brings all rows up to the clock."""
         cdef Py_ssize_t i
         self.tick(now)
@@ -78,7 +78,7 @@ cdef class Optimizer:
         with nogil:
             for i in prange(p.n_rows, schedule="static", num_threads=n_threads):
                 if p.clock(i)[0] < self.now:
-                    self.skip_row(p, i, lr)
+                    self.skip_row(p, i)
                     p.clock(i)[0] = <int32_t> self.now
 
 
@@ -92,7 +92,7 @@ cdef class SGD(Optimizer):
         self.n_slots = self.n_state = 1 if momentum else 0
         self.idle = momentum == 0
 
-    cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil:
+    cdef void skip_row(self, Parameters p, Py_ssize_t row) noexcept nogil:
         cdef double gap, decay
         cdef float *v = p.s + row * p.ld
         if self.n_slots:
@@ -150,8 +150,11 @@ cdef class Adam(Optimizer):
     cdef double b1, b2, ratio
     cdef float eps
     cdef AdamStep next              # of a row that makes the step after `now`
-    cdef double skip_rate           # of a row that is brought up to `now`, but for lr
-    cdef float skip_eps
+    # What follows the step after `now`, should its row miss some: their bias corrections, taken
+    # `ahead` steps later, where the moves have half of their weight. State column 1 keeps this
+    # times the step's learning rate: the moves are those of that time.
+    cdef double ahead, after
+    cdef float skip_eps             # of a row that is brought up to `now`
     # Of short gaps: the sum of the missed moves over the first, and both decays.
     cdef double[GAPS] sums
     cdef float[GAPS] decay1, decay2
@@ -162,9 +165,10 @@ cdef class Adam(Optimizer):
                   bint lazy=False):
         cdef int gap
         self.rounded, self.lazy = rounded, lazy
-        self.n_slots, self.n_state = 1 if rounded else 2, 0 if lazy else 1
+        self.n_slots, self.n_state = 1 if rounded else 2, 0 if lazy else 2
         self.b1, self.b2, self.eps = beta_1, beta_2, epsilon
         self.ratio = beta_1 / sqrt(beta_2) if beta_2 > 0 else 0
+        self.ahead = min(0.5 / (1 - self.ratio), 1000) if self.ratio < 1 else 1000
         for gap in range(GAPS):
             self.decay1[gap], self.decay2[gap] = <float> beta_1 ** gap, <float> beta_2 ** gap
             self.sums[gap] = self._sum(gap)
@@ -185,14 +189,12 @@ cdef class Adam(Optimizer):
         self.now = now
         self.next.rate = <float> (root / (1 - pow(self.b1, now + 1)))
         self.next.eps = <float> (self.eps * root)
-        if now > 0:
-            # Both bias corrections of all missed steps are taken as they are now.
-            root = sqrt(1 - pow(self.b2, now))
-            self.skip_rate = root / (1 - pow(self.b1, now))
-            self.skip_eps = <float> (self.eps * root)
+        self.after = sqrt(1 - pow(self.b2, now + 1 + self.ahead)) / (
+            1 - pow(self.b1, now + 1 + self.ahead))
+        self.skip_eps = <float> (self.eps * sqrt(1 - pow(self.b2, now)))
 
-    cdef void skip_row(self, Parameters p, Py_ssize_t row, float lr) noexcept nogil:
-        self._move(p, row, NULL, lr, True)
+    cdef void skip_row(self, Parameters p, Py_ssize_t row) noexcept nogil:
+        self._move(p, row, NULL, 0, True)
 
     cdef void step_row(self, Parameters p, Py_ssize_t row, float *g, float lr) noexcept nogil:
         self._move(p, row, g, lr, False)
@@ -214,14 +216,16 @@ cdef class Adam(Optimizer):
             return
         if s.behind:
             s.skip_eps = self.skip_eps
+            s.skip_rate = (p.r + row * p.n_state)[1]
             if gap < GAPS:
-                s.skip_rate = <float> (lr * self.sums[i] * self.skip_rate)
+                s.skip_rate *= <float> self.sums[i]
                 s.decay1, s.decay2 = self.decay1[i], self.decay2[i]
             else:
-                s.skip_rate = <float> (lr * self._sum(gap) * self.skip_rate)
+                s.skip_rate *= <float> self._sum(gap)
                 s.decay1, s.decay2 = <float> pow(self.b1, gap), <float> pow(self.b2, gap)
         if g != NULL and not self.lazy:
             p.clock(row)[0] = <int32_t> (self.now + 1)
+            (p.r + row * p.n_state)[1] = <float> (lr * self.after)
         if self.rounded:
             # In hogwild mode a row has several steps at one time; its weights tell them apart.
             simd.adam_bfloat16(w, <uint32_t *> slots, g, p.ld, &s, <uint32_t> stream(

@@ -382,7 +382,7 @@ cdef class ActiveSet:
         """Takes what get_state gave; refuses, and changes nothing, if it could not have come
         from it."""
         cdef Py_ssize_t i
-        cdef int32_t[::1] frequent
+        cdef const int32_t[::1] frequent
         self.rebuilds.check_state(state)
         frequent_ = np.empty(0, np.int32)
         if self.n_frequent or self.draw is not None:

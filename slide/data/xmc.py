@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from slide import _validation as check
+from slide._files import replaced
 from slide._kernels.textio import RowParser, format_rows
 from slide.data.cache import Rows, check_cache, through_cache
 
@@ -298,24 +299,16 @@ def write_xmc(path: str | os.PathLike[str], X: Any, Y: Any) -> None:
     if not Y.data.all():
         Y = Y.copy()
         Y.eliminate_zeros()
-    name = os.fspath(path)
-    partial = f"{name}.part"
-    try:
-        with contextlib.ExitStack() as stack:
-            out: Any = stack.enter_context(open(partial, "wb"))
-            if name.endswith(".gz"):
-                # No name and time: the same data give the same bytes.
-                out = stack.enter_context(
-                    gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=6, mtime=0)
-                )
-            out.write(f"{X.shape[0]} {X.shape[1]} {Y.shape[1]}\n".encode())
-            for text in _formatted(X, Y):
-                out.write(text)
-        os.replace(partial, name)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(partial)
-        raise
+    with replaced(path) as partial, contextlib.ExitStack() as stack:
+        out: Any = stack.enter_context(open(partial, "wb"))
+        if os.fspath(path).endswith(".gz"):
+            # No name and time: the same data give the same bytes.
+            out = stack.enter_context(
+                gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=6, mtime=0)
+            )
+        out.write(f"{X.shape[0]} {X.shape[1]} {Y.shape[1]}\n".encode())
+        for text in _formatted(X, Y):
+            out.write(text)
 
 
 def _formatted(X: sparse.csr_matrix, Y: sparse.csr_matrix) -> Iterator[bytearray]:
