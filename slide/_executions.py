@@ -201,10 +201,10 @@ def sliceable(matrix: Any) -> Any:
 
 
 def _rates(model: Sequential, n: int) -> np.ndarray:
-    """Return the learning rates of the next n steps."""
+    """Return the learning rates of the next n steps, counted from where the optimizer started."""
     assert model.optimizer is not None
-    schedule = model.optimizer.learning_rate
-    rates = np.array([schedule(model.step + i) for i in range(n)], dtype=np.float64)
+    schedule, made = model.optimizer.learning_rate, model.step - model._first_step
+    rates = np.array([schedule(made + i) for i in range(n)], dtype=np.float64)
     if not (np.isfinite(rates) & (rates >= 0) & (rates <= 1e10)).all():
         at = int(np.argmin(np.isfinite(rates) & (rates >= 0) & (rates <= 1e10)))
         raise ValueError(

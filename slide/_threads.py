@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from joblib import effective_n_jobs
 from threadpoolctl import ThreadpoolController
@@ -40,7 +41,7 @@ def n_threads(n_jobs: int | None) -> int:
 _controller: ThreadpoolController | None = None
 _blas_lock = threading.Lock()
 _blas_users = 0
-_blas_limits = None
+_blas_limits: Any = None
 
 
 @contextlib.contextmanager

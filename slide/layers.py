@@ -71,7 +71,8 @@ class Dense:
     use_bias : bool
     kernel_initializer, bias_initializer : Initializer or str
         ``"label_log_odds"`` starts output biases at the labels' log-odds in the first training
-        data, for sigmoid and softmax outputs: what a network without inputs would learn.
+        data: what a network without inputs would learn with sigmoid outputs, and nearly that with
+        softmax, if no label has a large share of the samples.
     kernel_regularizer : L2, str or None
         Penalty on weights, not biases; ``"l2"`` is `slide.regularizers.L2` with its default. It is
         applied to the rows that a batch touches.

@@ -681,7 +681,7 @@ class Sequential:
             self._settle(source.n_threads)
         self.epochs_trained += 1
         assert self.optimizer is not None
-        rate = self.optimizer.learning_rate(max(0, self.step - 1))
+        rate = self.optimizer.learning_rate(max(0, self.step - self._first_step - 1))
         return {**logs, **self._phase_logs(), "lr": rate}
 
     @property

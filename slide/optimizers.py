@@ -9,9 +9,9 @@ decay. These moves are made up for, in closed form, when the row is touched next
 at the end of an epoch and before weights are evaluated, read or saved; until then the row is
 computed with the weights of its last step. So training touches few rows and follows the dense
 algorithms: momentum exactly, Adam up to the change of its bias corrections and of the learning rate
-after the row's last step and its epsilon, Adagrad without any skipped move. Only penalties differ: a row is
-penalized in the steps that touch it. In hogwild mode the clock counts batches, and with
-it Adam's bias corrections: its first steps are then too short.
+after the row's last step and its epsilon, Adagrad without any skipped move. Only penalties differ:
+a row is penalized in the steps that touch it. In hogwild mode the clock counts batches, and with it
+Adam's bias corrections: its first steps are then too short.
 
 ``Adam(lazy=True)`` stops a skipped row's moments instead, as PyTorch's SparseAdam and TensorFlow's
 LazyAdam do: the moves that follow a rare gradient, with Adam's usual betas nine times as much as

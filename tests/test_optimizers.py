@@ -525,3 +525,19 @@ def dense_adam_after_one_gradient(learning_rate, touched, total):
         if v:
             w += learning_rate(t - 1) * (m / (1 - 0.9**t)) / np.sqrt(v / (1 - 0.999**t))
     return w
+
+
+def test_a_new_optimizer_begins_its_schedule():
+    model = slide.Sequential([slide.Input(3), slide.Dense(2)])
+    x, y = np.eye(3, dtype=np.float32), np.ones((3, 2))
+    model.compile(SGD(0.1), "mean_squared_error")
+    model.fit(x, y, batch_size=1, epochs=3, verbose=0, n_jobs=1)
+    model.compile(SGD(slide.schedules.PiecewiseConstantDecay([2], [0.5, 0.0])), "mse")
+    rates = [
+        model.fit(x, y, batch_size=3, verbose=0, n_jobs=1).history["lr"][0] for _ in range(4)
+    ]
+    assert rates == [0.5, 0.5, 0.5, 0.0] or rates == [0.5, 0.5, 0.0, 0.0]
+    before = model.get_weights()
+    model.fit(x, y, batch_size=3, verbose=0, n_jobs=1)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

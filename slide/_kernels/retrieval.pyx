@@ -9,8 +9,9 @@ al., MLSys 2020, section 3.1.2, with the first formula corrected):
 ========= ============================================ =============================================
 strategy  taken                                        inclusion probability
 ========= ============================================ =============================================
-VANILLA   tables in random order until there are       1 - (1 - s)^tau for the tau tables looked at
-          `most`
+VANILLA   tables in random order until there are       1 - (1 - s)^tau for the tau tables looked at,
+          `most`, of the last one what there is room   but for the share of the last one's bucket
+          for
 UNION     of all L buckets; a random part of them      1 - (1 - s)^L, times room / found if more are
           where `most` are fewer                       found than there is room
 TOP_K     those in most of the L buckets, ties at      depends on the other neurons' collisions

@@ -410,10 +410,13 @@ cdef class SketchRetriever(Retriever):
         s.query.step = quantize(y, self.n_components, <int8_t *> s.query.q, &s.query.base)
 
     cdef void _guess(self, Search *s, Py_ssize_t first, Py_ssize_t stop) noexcept nogil:
-        """Finds in some blocks of a long run what to beat, so that few must be sorted out."""
+        """Finds in some blocks of a long run what to beat, so that few must be sorted out. Draws
+        want to know of a short one, too: nothing is drawn as if it had no weight."""
         cdef Py_ssize_t every = max(<Py_ssize_t> 4, (stop - first) // 512), rank
         if stop - first < 2 * CHUNK:
-            return
+            if s.noise == NULL or s.wanted > stop - first:
+                return
+            every = 1
         self._list(s, 1, first, stop, every, False)
         rank = s.wanted // every
         rank += <Py_ssize_t> (3 * sqrt(<double> rank)) + 3
