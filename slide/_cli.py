@@ -76,10 +76,10 @@ def _check_demo_model(model: Sequential, wordnet: Any, path: Path) -> None:
 def _train_demo(wordnet: Any, path: Path, options: Any) -> Sequential:
     n, n_features = wordnet.X_train.shape
     n_test, n_labels = wordnet.Y_test.shape
-    print(
+    _say(
         f"WordNet 3.0: {n:,} definitions to learn from and {n_test:,} to test with.\n"
         f"The task: file a definition under its categories, {n_labels:,} in all.\n"
-        f"Threads: {effective_n_jobs(options.n_jobs)}. Ctrl-C stops early and saves.\n"
+        f"Threads: {effective_n_jobs(options.n_jobs)}. Ctrl-C stops early and saves.\n\n"
     )
     _check_writable(path)
     model = network(n_features, n_labels, seed=options.seed)
@@ -90,13 +90,13 @@ def _train_demo(wordnet: Any, path: Path, options: Any) -> Sequential:
     )
     logs = {name: values[-1] for name, values in history.items()}
     active = logs["active_fraction"]
-    print(
+    _say(
         f"\nOn the {n_test:,} test definitions: "
         + ", ".join(f"P@{k} {logs[f'val_precision@{k}']:.1%}" for k in (1, 3, 5))
         + f"\nTime: {seconds:.0f} s, the tests after every epoch included."
         f"\nNeurons computed for a definition in training: {active * n_labels:,.0f} of "
         f"{n_labels:,} ({active:.1%})."
-        f"\nModel saved: {path} ({path.stat().st_size / 1e6:.0f} MB)"
+        f"\nModel saved: {path} ({path.stat().st_size / 1e6:.0f} MB)\n"
     )
     return model
 
@@ -119,11 +119,11 @@ def train(options: Any) -> None:
     adam = optimizers.Adam(options.learning_rate, lazy=options.lazy)
     model.compile(adam, loss, metrics=[f"P@{k}" for k in ks])
     if not options.quiet:
-        print(f"{x.shape[0]:,} points, {x.shape[1]:,} features, {y.shape[1]:,} labels")
-        model.summary()
+        _say(f"{x.shape[0]:,} points, {x.shape[1]:,} features, {y.shape[1]:,} labels\n")
+        model.summary(lambda line: _say(f"{line}\n"))
     _fit(model, x, y, held, output, options, batch_size=options.batch_size, quiet=options.quiet)
     if not options.quiet:
-        print(f"Model saved: {output}")
+        _say(f"Model saved: {output}\n")
 
 
 def evaluate(options: Any) -> None:
@@ -273,7 +273,7 @@ class Table(callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if logs and sys.stdout.isatty():
             done = logs["samples"] / self.params["samples"]
-            self._print(f"\r{done:6.0%} of the epoch, loss {logs['loss']:.4f} ")
+            _say(f"\r{done:6.0%} of the epoch, loss {logs['loss']:.4f} ")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs = logs or {}
@@ -289,14 +289,15 @@ class Table(callbacks.Callback):
         if not self.headed:
             self.headed = True
             text += "  ".join(name.rjust(9) for name in cells) + "\n"
-        self._print(text + "  ".join(cell.rjust(9) for cell in cells.values()) + "\n")
+        _say(text + "  ".join(cell.rjust(9) for cell in cells.values()) + "\n")
 
-    def _print(self, text: str) -> None:
-        try:
-            print(text, end="", flush=True)
-        except BrokenPipeError:
-            # Nobody reads on, but the model is what the training is for.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def _say(text: str) -> None:
+    """Print while a file is made, which goes on if nobody reads any more."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ks(n_labels: int) -> list[int]:

@@ -304,6 +304,29 @@ def test_csv_refuses(tmp_path):
         train(FakeModel(), cb.CSVLogger(tmp_path / "no" / "log.csv"), losses(1.0))
 
 
+def test_logs_that_come_and_go(tmp_path):
+    """As those of a sampler that was changed do: every list has a value for every epoch."""
+    path = tmp_path / "log.csv"
+    logs = [{"loss": 0.5, "recall": 0.25}, {"loss": 0.25, "rebuilds": 2.0}, {"recall": 1.0}]
+    history = cb.History()
+    train(FakeModel(), [cb.CSVLogger(path), history], logs)
+    assert path.read_text() == "epoch,loss,recall\n0,0.5,0.25\n1,0.25,\n2,,1.0\n"
+    expected = {
+        "loss": [0.5, 0.25, np.nan],
+        "recall": [0.25, np.nan, 1.0],
+        "rebuilds": [np.nan, 2.0, np.nan],
+    }
+    np.testing.assert_equal(history.history, expected)
+
+
+def test_choose_sampler_checks_what_it_can_at_once():
+    for families in (["simhsh"], []):
+        with pytest.raises(ValueError, match=r"simhsh|families is empty"):
+            cb.ChooseSampler(np.ones((3, 2)), families=families)
+    with pytest.raises(ValueError, match="n_jobs=0"):
+        cb.ChooseSampler(np.ones((3, 2)), n_jobs=0)
+
+
 # -------------------------------------------------------------------------------- progress
 
 LOGS = [{"loss": 0.5, "samples_per_second": 1234.0, "active_fraction": 0.036}] * 2

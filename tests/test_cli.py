@@ -406,14 +406,36 @@ def test_show_config(capsys):
     assert "openmp" in capsys.readouterr().out
 
 
+def environment():
+    """Of a process that imports the package under test, installed or not."""
+    paths = [str(Path(slide.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def test_a_reader_that_goes_away_costs_no_model(folder):
+    command = [sys.executable, "-m", "slide", "train", "train.txt", "--epochs", "3"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+    assert slide.load("model.slide").epochs_trained == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_not_looked_into(folder, capsys):
+    os.mkfifo("pipe")
+    assert main(["train", "pipe"]) == 2
+    assert "pipe can be read once only: say --format xmc or svmlight" in capsys.readouterr().err
+
+
 def test_as_a_process(folder):
     def run(*arguments):
         command = [sys.executable, "-m", "slide", *arguments]
-        # The package under test, installed or not.
-        paths = [str(Path(slide.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment
+            command, capture_output=True, text=True, check=False, env=environment()
         )
 
     done = run("train", "train.txt", "--epochs", "1")

@@ -1,6 +1,7 @@
 """Sequential: fit, evaluate, predict, weights, and what is refused."""
 
 import _thread
+import copy
 import itertools
 import os
 import signal
@@ -1083,3 +1084,150 @@ def test_an_exception_in_a_callback_frees_the_model():
         model.fit(x, y, verbose=0, callbacks=[Fails("a", calls)])
     assert calls[-1] == ("a", "train_end")
     model.fit(x, y, verbose=0)
+
+
+# --------------------------------------------------------------------------- layers and models
+
+
+def test_a_layer_belongs_to_the_model_that_makes_its_weights():
+    x, y = data()
+    shared = slide.Dense(16, "relu")
+    first = slide.Sequential(
+        [slide.Input(N_FEATURES), shared, slide.Dense(N_LABELS, "softmax", name="out")]
+    )
+    second = slide.Sequential([slide.Input(N_FEATURES), shared, slide.Dense(N_FEATURES)])
+    first.compile()
+    second.compile(loss="mse")
+    first.fit(x, y, verbose=0)
+    before = first.get_weights()
+    with pytest.raises(ValueError, match="belongs to another model"):
+        second.fit(x, x, verbose=0)
+    assert not second.built
+    for a, b in zip(before, first.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    again = slide.Sequential([slide.Input(N_FEATURES)])
+    with pytest.raises(ValueError, match="belongs to a model already"):
+        again.add(shared)
+    # All layers, of another number of features: nothing may be read with them.
+    layers = [slide.Dense(3, "softmax")]
+    a = slide.Sequential([slide.Input(4, sparse=False), *layers])
+    b = slide.Sequential([slide.Input(1000, sparse=False), *layers])
+    a.compile()
+    b.compile()
+    a.fit(np.ones((2, 4), np.float32), [0, 1], verbose=0)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        b.fit(np.ones((2, 1000), np.float32), [0, 1], verbose=0)
+
+
+def test_weights_that_could_not_be_made_are_made_again():
+    class Once(slide.initializers.Initializer):
+        failed = False
+
+        def __call__(self, shape, rng, fan_in=None, fan_out=None):
+            if not Once.failed:
+                Once.failed = True
+                raise KeyboardInterrupt
+            return np.full(shape, 0.5, np.float32)
+
+    model = slide.Sequential(
+        [slide.Input(4), slide.Dense(3, "relu"), slide.Dense(2, kernel_initializer=Once())]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        model.build()
+    assert not model.built
+    hidden, _, output, _ = model.get_weights()
+    assert (hidden != 0).all()
+    assert (output == 0.5).all()
+
+
+def test_names_of_layers_are_their_own():
+    model = slide.Sequential([slide.Input(4), slide.Dense(3, name="dense_1")])
+    model.add(slide.Dense(3))
+    assert [layer.name for layer in model.layers] == ["dense_1", "dense_2"]
+    with pytest.raises(ValueError, match="another layer has the name 'dense_1'"):
+        model.add(slide.Dense(3, name="dense_1"))
+
+
+def test_an_output_layer_that_comes_after_compile_is_checked():
+    model = slide.Sequential([slide.Input(4), slide.Dense(8, "sigmoid")])
+    model.compile(loss="binary_crossentropy", metrics=["P@5"])
+    model.add(slide.Dense(3, "sigmoid"))
+    with pytest.raises(ValueError, match="precision@5 of 3 outputs"):
+        model.fit(np.ones((2, 4)), [[0, 1, 1]] * 2, verbose=0)
+    model.compile(loss="binary_crossentropy")
+    model.add(slide.Dense(3))
+    with pytest.raises(ValueError, match="needs an output layer with activation"):
+        model.fit(np.ones((2, 4)), [[0, 1, 1]] * 2, verbose=0)
+
+
+def test_biases_that_were_set_are_not_started_anew():
+    x, y = data()
+
+    def with_biases():
+        model = slide.Sequential(
+            [
+                slide.Input(N_FEATURES),
+                slide.Dense(N_LABELS, "softmax", bias_initializer="label_log_odds"),
+            ]
+        )
+        model.compile(SGD(1e-12))
+        return model
+
+    fresh, warm = with_biases(), with_biases()
+    fresh.fit(x, y, verbose=0)
+    started = fresh.get_weights()[1]
+    assert abs(started).min() > 0.1
+    warm.set_weights([w + 1 for w in fresh.get_weights()])
+    warm.fit(x, y, verbose=0)
+    np.testing.assert_allclose(warm.get_weights()[1], started + 1, rtol=1e-5)
+    # A file knows whether they are still to come.
+    early = with_biases()
+    copied = copy.deepcopy(early)
+    early.build()
+    loaded = copy.deepcopy(early)
+    for other in (copied, loaded):
+        other.fit(x, y, verbose=0)
+        np.testing.assert_allclose(other.get_weights()[1], started, rtol=1e-5)
+
+
+def test_propensities_of_a_model_are_those_of_all_its_data():
+    x, y = data()
+    model = make(metrics=["psp@2"])
+    model.fit(x, y, verbose=0)
+    before = model.metrics[0].propensities.copy()
+    model.partial_fit(x[:20], y[:20])
+    model.train_on_batch(x[:3], y[:3])
+    np.testing.assert_array_equal(model.metrics[0].propensities, before)
+    other = make(metrics=["psp@2"])
+    with pytest.raises(ValueError, match="psp@2 needs propensities, which batches do not give"):
+        other.fit(batches_of(x, y), validation_data=(x, y), verbose=0)
+    assert other.step == 0
+
+
+def test_models_in_two_threads_leave_blas_as_it_was():
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    x, y = data()
+    with threadpool_limits(2, "blas"):
+        before = threadpool_info()
+        models = [make(seed=seed) for seed in range(4)]
+        threads = [
+            threading.Thread(
+                target=model.fit, args=(x, y), kwargs={"epochs": 20 * (i + 1), "verbose": 0}
+            )
+            for i, model in enumerate(models)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert threadpool_info() == before
+
+
+def test_a_learning_rate_may_be_assigned():
+    x, y = data()
+    model = make(optimizer=SGD(0.1))
+    model.optimizer.learning_rate = 1e-3
+    assert model.fit(x, y, verbose=0).history["lr"] == [pytest.approx(1e-3)]
+    with pytest.raises(TypeError):
+        model.optimizer.learning_rate = "fast"

@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import slide
@@ -860,6 +860,38 @@ def test_a_copy_while_training():
     assert not same_weights(copies[1], model)
     copies[0].fit(x, y, epochs=3, initial_epoch=1, batch_size=16, verbose=0)
     assert same_weights(copies[0], model)
+
+
+def test_a_mapped_joblib_file(tmp_path):
+    """Its arrays cannot be written to."""
+    x, _ = data()
+    frequent = sampling.Frequent(2)
+    model = slide.Sequential(
+        [slide.Input(x.shape[1]), slide.Dense(6), slide.Dense(5, "softmax", sampler=frequent)]
+    )
+    model.compile(metrics=["accuracy"])
+    labels = np.arange(x.shape[0]) % 5
+    model.fit(x, labels, verbose=0)
+    joblib.dump(model, tmp_path / "m.joblib")
+    loaded = joblib.load(tmp_path / "m.joblib", mmap_mode="r")
+    assert loaded.evaluate(x, labels) == model.evaluate(x, labels)
+    for one in (loaded, model):
+        one.fit(x, labels, verbose=0, n_jobs=1)
+    assert same_weights(loaded, model)
+
+
+def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    model = make()
+    model.save(tmp_path / "m")
+    old = (tmp_path / "m").read_bytes()
+    monkeypatch.setattr(slide.saving, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        model.save(tmp_path / "m")
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert (tmp_path / "m").read_bytes() == old
 
 
 def test_a_damaged_pickle_is_refused():

@@ -610,6 +610,29 @@ def test_the_plot(tmp_path):
     assert len(figure.axes[1].lines) == 10
 
 
+def test_no_plot_of_nothing(tmp_path):
+    """What ended the training comes out, and later callbacks have their turn."""
+    model = slide.Sequential([slide.Input(3), slide.Dense(2, "softmax")])
+    model.compile()
+
+    class Stop(slide.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+        def on_train_end(self, logs=None):
+            self.ended = True
+
+    stop = Stop()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(
+            np.eye(3, dtype=np.float32),
+            [0, 1, 0],
+            verbose=0,
+            callbacks=[Telemetry(tmp_path / "t.json", plot=True), stop],
+        )
+    assert stop.ended
+
+
 def test_a_plot_without_matplotlib(tmp_path, monkeypatch):
     import builtins
 

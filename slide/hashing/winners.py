@@ -107,7 +107,7 @@ class DWTA(WTA):
     One function is the position of the largest among ``n_bins`` randomly chosen coordinates. Where
     they are all 0, up to 63 other random bins of the table are tried in a fixed random order (fewer
     where `n_functions` codes with so many would not fit 63 bits: with 8 bins 15 from 8 functions
-    on, 7 from 10 on, 3 from 12 on, 1 from 14 on), and the code says how many tries it took, so that a
+    on, 7 with 10, 3 from 11 on, 1 from 13 on), and the code says how many tries it took, so that a
     borrowed position never matches one that is not. A bin that stays empty leaves the vector
     without a code; `collision_probability` is for enough tries.
 
