@@ -211,7 +211,8 @@ class LayerDiagnosis:
     units, k, samples : int
     recall : float
         Share of the k largest activations, biases included, that the tables return or that are
-        frequent labels. Without tables: that are computed, in expectation. Of a tie either counts.
+        frequent labels. Of a tie either counts. Without tables: the share of the neurons that are
+        computed, which is what random ones find.
     table_recall : float or None
         The same of the tables alone: without frequent labels, on either side. None if there are no
         tables or no frequent labels.
