@@ -612,6 +612,7 @@ def test_the_plot(tmp_path):
 
 def test_no_plot_of_nothing(tmp_path):
     """What ended the training comes out, and later callbacks have their turn."""
+    pytest.importorskip("matplotlib")
     model = slide.Sequential([slide.Input(3), slide.Dense(2, "softmax")])
     model.compile()
 
