@@ -441,3 +441,28 @@ def test_labels_that_are_all_outputs_leave_no_room(sign):
         except FloatingPointError:
             continue
         assert logs["active_fraction"] == 1
+
+
+def test_no_neuron_of_a_small_layer_is_out_of_reach():
+    """One whose score is far below the others' is drawn as if it had half of the mean weight."""
+    model = slide.Sequential(
+        [
+            slide.Input(8, sparse=False),
+            slide.Dense(
+                600,
+                kernel_initializer="zeros",
+                sampler=sampling.LSH(
+                    hashing.Sketches(16, n_cells=1), max_active=60, correction="logq"
+                ),
+            ),
+        ]
+    )
+    model.compile(slide.optimizers.SGD(0.01), "mse")
+    bias = np.zeros(600, np.float32)
+    bias[17] = -40
+    model.set_weights([np.zeros((8, 600), np.float32), bias])
+    x = np.random.default_rng(0).random((64, 8), dtype=np.float32)
+    y = np.eye(600, dtype=np.float32)[np.zeros(64, int)]
+    for _ in range(20):
+        model.train_on_batch(x, y, n_jobs=1)
+    assert model.get_weights()[1][17] > -40
