@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport below, next64, normal, normals, stream, uniform
 from slide._kernels.ranking cimport largest
-from slide._kernels.retrieval cimport Marks, Tally
+from slide._kernels.retrieval cimport Marks, Tally, keep_marks
 from slide._kernels.simd cimport simd
 from slide._kernels.tables cimport Tables
 from slide._kernels.types cimport PerThread, padded
@@ -308,7 +308,7 @@ cdef class ProjectionRetriever(Retriever):
         """
         cdef int32_t *found = <int32_t *> self.found.p[thread]
         cdef float *scores = <float *> self.scores.p[thread]
-        cdef Py_ssize_t j, m, k = self.n_functions * self.n_tables
+        cdef Py_ssize_t j, m, kept, k = self.n_functions * self.n_tables
         if not self.principal:
             return self._visit(q, squared, out, n, most, marks, rng, thread)
         for j in range(k):
@@ -325,13 +325,10 @@ cdef class ProjectionRetriever(Retriever):
         else:
             simd.far_dot(scores, &self.kept[0, 0], self.width, found, m, q)
         self.count(thread, m * k)
-        if found != NULL:
-            for j in range(m):              # those that are not kept can still be drawn
-                marks.stamp[found[j]] = marks.epoch - 1
-        m = largest(scores, found, m, min(most - n, m), out + n, scores, scores + self.n_neurons)
-        for j in range(n, n + m):
-            marks.stamp[out[j]] = marks.epoch
-        return n + m
+        kept = largest(scores, found, m, min(most - n, m), out + n, scores,
+                       scores + self.n_neurons)
+        keep_marks(marks, found, m, out + n, kept)
+        return n + kept
 
     cdef void learn(self, const int32_t *ids, const float *x, Py_ssize_t n) noexcept nogil:
         """Adds an input (ids NULL: dense) to the moments: (x outer A (x - mean)), and x."""

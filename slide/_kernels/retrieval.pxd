@@ -16,6 +16,18 @@ cdef struct Marks:
     int32_t n_tail
 
 
+cdef inline void keep_marks(Marks *marks, const int32_t *ids, Py_ssize_t n, const int32_t *kept,
+                            Py_ssize_t n_kept) noexcept nogil:
+    """Of n neurons that were found, marks those that are kept only: the others can still be drawn.
+    ids == NULL: all that were found are unmarked."""
+    cdef Py_ssize_t j
+    if ids != NULL:
+        for j in range(n):
+            marks.stamp[ids[j]] = marks.epoch - 1
+    for j in range(n_kept):
+        marks.stamp[kept[j]] = marks.epoch
+
+
 cdef inline bint fresh(int32_t id, Marks *marks) noexcept nogil:
     """Whether the neuron is new to the set; it is marked."""
     if marks.stamp[id] == marks.epoch or marks.place[id] >= marks.n_tail:

@@ -188,7 +188,7 @@ cdef class Retriever:
         """
         cdef int32_t *ids
         cdef float *scores
-        cdef Py_ssize_t j, m, room = most - n
+        cdef Py_ssize_t m, kept, room = most - n
         if self.n_candidates <= room or room < 1:
             return self._ask(x, labels, n_labels, out, n, most, marks, rng, thread)
         ids = <int32_t *> self.pool.p[thread]
@@ -196,12 +196,9 @@ cdef class Retriever:
         m = self._ask(x, labels, n_labels, ids, 0, self.n_candidates, marks, rng, thread)
         simd.far_dot(scores, self.w, self.ld, ids, m, x)
         self.count(thread, m * self.ld)
-        for j in range(m):              # those that are not kept can still be drawn
-            marks.stamp[ids[j]] = marks.epoch - 1
-        m = largest(scores, ids, m, room, out + n, scores, scores + self.n_candidates)
-        for j in range(n, n + m):
-            marks.stamp[out[j]] = marks.epoch
-        return n + m
+        kept = largest(scores, ids, m, room, out + n, scores, scores + self.n_candidates)
+        keep_marks(marks, ids, m, out + n, kept)
+        return n + kept
 
     cdef Py_ssize_t _ask(self, const float *x, const int32_t *labels, Py_ssize_t n_labels,
                          int32_t *out, Py_ssize_t n, Py_ssize_t most, Marks *marks, uint64_t *rng,
