@@ -35,9 +35,10 @@ typedef struct {
     ptrdiff_t n_quads;
 } slide_codes;
 
-/* A query of such codes, whose product with codes of 0 is `base`, and its lists. An item's score is
-   offset + scale * step * (<codes, q> - base); where noise != NULL, it is at least `floor`, and
-   noise[item] is added. */
+/* A query of such codes, whose product with codes of 0, which is 64, is `base`, and its lists. An
+   item's score is offset + scale * step * (<codes, q> - base); where noise != NULL, it is at least
+   `floor`, and noise[item] is added. Of every 32 values of q, the sizes of the first two of each four
+   add up to 511 at most, and so do those of the last two: sums of their products have 16 bits. */
 typedef struct {
     int32_t *item;
     float *score;
