@@ -345,6 +345,16 @@ class Dense:
         """Forget the optimizer's state."""
         self._slots = self._state = None
 
+    def _check_state(self, step: Any) -> None:
+        """Refuse an optimizer's kernel that reads another state than the layer has."""
+        n_rows, ld = self._weights.shape
+        wanted = (n_rows, step.n_slots * ld), (n_rows, step.n_state)
+        if (self._slots.shape, self._state.shape) != wanted:
+            raise RuntimeError(
+                f"layer {self.name!r} has the state of another optimizer: call compile with the "
+                f"new one, which starts it anew"
+            )
+
     def _parameters(self, training: bool) -> Parameters:
         slots, state = self._slots, self._state
         if not training:
@@ -355,10 +365,17 @@ class Dense:
         return Parameters(self._weights, slots, state, n_columns, n_weights, l2)
 
     def settle(self, optimizer: Optimizer, now: float, n_threads: int) -> None:
-        """Bring all rows up to the optimizer's clock, `now`."""
+        """Bring all rows up to the optimizer's clock, `now`.
+
+        Raises
+        ------
+        RuntimeError
+            If the layer has the state of an optimizer of another kind.
+        """
         by_column = self.on_sampled and (self.hidden or self.sampler is None)
         if self._slots is not None and not by_column:
             step = optimizer.kernel()
+            self._check_state(step)
             step.settle(self._parameters(True), now, n_threads)
             # Without both, an optimizer has nothing to catch up with, and no weight moved.
             if self._active is not None and step.n_slots and step.n_state:
@@ -373,6 +390,11 @@ class Dense:
             Given for the output layer.
         training : bool
             Whether the optimizer needs its state.
+
+        Raises
+        ------
+        RuntimeError
+            If the layer has the state of an optimizer of another kind.
         """
         step = optimizer.kernel()
         if training and self._slots is None:
@@ -380,6 +402,8 @@ class Dense:
             self._slots = aligned_zeros((n_rows, step.n_slots * ld))
             self._state = aligned_zeros((n_rows, step.n_state))
             optimizer.start(self._slots, self._state)
+        elif training:
+            self._check_state(step)
         arguments = [
             self._parameters(training),
             step,

@@ -20,6 +20,7 @@ the step itself, are left out. Rare rows learn slower then, and overfit later.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,20 @@ class Optimizer:
     Attributes
     ----------
     learning_rate : Schedule
-        A number that is assigned becomes a constant one.
+        A number that is assigned becomes a constant one. Nothing else can be assigned once the
+        optimizer is made, as the state of a model in training has its form.
     """
 
     _learning_rate: schedules.Schedule
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Once each in the constructor; a subclass may keep other attributes as it likes.
+        if name in self.__dict__ and name in inspect.signature(type(self)).parameters:
+            raise AttributeError(
+                f"{name}={value!r}: {type(self).__name__} is made with {name}="
+                f"{getattr(self, name)!r} and keeps it; give compile a new optimizer"
+            )
+        super().__setattr__(name, value)
 
     @property
     def learning_rate(self) -> Any:

@@ -1,5 +1,8 @@
 """Optimizers on rows that are touched now and then, against the oracle and a dense simulation."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import reference as ref
@@ -541,3 +544,31 @@ def test_a_new_optimizer_begins_its_schedule():
     model.fit(x, y, batch_size=3, verbose=0, n_jobs=1)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name", "value"),
+    [(SGD(), "momentum", 0.9), (Adagrad(), "rowwise", True), (Adam(), "moments", "bfloat16")],
+)
+def test_an_optimizer_keeps_what_it_was_made_with(optimizer, name, value):
+    with pytest.raises(AttributeError, match=f"{name}=.*give compile a new optimizer"):
+        setattr(optimizer, name, value)
+    assert optimizer.get_config()[name] == type(optimizer)().get_config()[name]
+    for other in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
+        assert other.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("use", ["fit", "evaluate"])
+@pytest.mark.parametrize(
+    ("optimizer", "name", "value"),
+    [(SGD(), "momentum", 0.9), (Adagrad(), "rowwise", True), (Adam(), "moments", "bfloat16")],
+)
+def test_state_of_another_shape_is_not_read(optimizer, name, value, use):
+    model = slide.Sequential([slide.Input(3), slide.Dense(2)])
+    x, y = np.eye(3, dtype=np.float32), np.ones((3, 2))
+    model.compile(copy.deepcopy(optimizer), "mse")
+    model.train_on_batch(x, y)
+    vars(model.optimizer)[name] = value
+    model._network = None
+    with pytest.raises(RuntimeError, match="'dense_0' has the state of another optimizer"):
+        getattr(model, use)(x, y)
