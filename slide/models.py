@@ -40,7 +40,8 @@ class Sequential:
     ----------
     layers : list of Dense
     optimizer, loss, metrics
-        What `compile` was given, as objects; None, None and [] before.
+        What `compile` was given, as objects; None, None and [] before. The first two are changed
+        by `compile` alone.
     epochs_trained : int
         Epochs that `fit` has trained, in files as well.
     stop_training : bool
@@ -62,8 +63,8 @@ class Sequential:
         self.layers: list[Dense] = []
         self.seed = check.check_positive_int("seed", seed, low=0, high=2**63 - 1)
         self.stop_training = False
-        self.optimizer: optimizers.Optimizer | None = None
-        self.loss: losses.Loss | None = None
+        self._optimizer: optimizers.Optimizer | None = None
+        self._loss: losses.Loss | None = None
         self.metrics: list[Any] = []
         self.update = "batch"
         self.staleness = 0
@@ -127,6 +128,23 @@ class Sequential:
             numbers = itertools.count(len(self.layers))
             layer.name = next(name for i in numbers if (name := f"dense_{i}") not in names)
         self.layers.append(layer)
+
+    @property
+    def optimizer(self) -> optimizers.Optimizer | None:
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: Any) -> None:
+        # The kernels and the layers' state are those of the present one.
+        raise AttributeError(f"optimizer={value!r} is for compile, which starts it anew")
+
+    @property
+    def loss(self) -> losses.Loss | None:
+        return self._loss
+
+    @loss.setter
+    def loss(self, value: Any) -> None:
+        raise AttributeError(f"loss={value!r} is for compile")
 
     @property
     def built(self) -> bool:
@@ -328,7 +346,7 @@ class Sequential:
             if self._kernels_in_use:
                 raise RuntimeError("compile between batches: on_epoch_end can")
             self._settle()
-            self.optimizer, self.loss, self.metrics = new_optimizer, new_loss, new_metrics
+            self._optimizer, self._loss, self.metrics = new_optimizer, new_loss, new_metrics
             self.update, self.steps_per_execution = update, steps_per_execution
             self.staleness = staleness
             self._network = None

@@ -1236,3 +1236,51 @@ def test_a_learning_rate_may_be_assigned():
     assert model.fit(x, y, verbose=0).history["lr"] == [pytest.approx(1e-3)]
     with pytest.raises(TypeError):
         model.optimizer.learning_rate = "fast"
+
+
+@pytest.mark.parametrize(("name", "value"), [("optimizer", Adam()), ("loss", "mse")])
+def test_only_compile_changes_the_optimizer_and_the_loss(name, value):
+    model = make()
+    before = getattr(model, name)
+    with pytest.raises(AttributeError, match="for compile"):
+        setattr(model, name, value)
+    assert getattr(model, name) is before
+
+
+@pytest.mark.parametrize("bad", [-1, N_FEATURES, 2**31 - 1])
+def test_ids_that_a_callback_writes_are_looked_at(bad):
+    x, y = data()
+    model = make(steps=1)
+
+    def spoil(batch, logs):
+        x.indices[-1] = bad
+
+    spoils = LambdaCallback(on_train_batch_end=spoil)
+    with pytest.raises(ValueError, match=rf"row 89 has column {bad}; it must be in \[0, 20\)"):
+        model.fit(x, y, batch_size=90, epochs=2, shuffle=False, verbose=0, callbacks=[spoils])
+    assert model.step == 1
+    x, y = data()
+    held, labels = data(seed=1)
+
+    def spoil_validation(batch, logs):
+        held.indices[0] = bad
+
+    spoils = LambdaCallback(on_train_batch_end=spoil_validation)
+    with pytest.raises(ValueError, match=f"row 0 has column {bad}"):
+        model.fit(x, y, validation_data=(held, labels), verbose=0, callbacks=[spoils])
+
+
+def test_places_that_a_callback_writes_are_those_of_a_copy():
+    x, y = data()
+    x = sp.csr_array(x)
+    x.indptr = x.indptr.astype(np.int64)  # what the kernels read, and so not converted
+    labels = sp.csr_array((np.ones(90, np.float32), (np.arange(90), y)), shape=(90, N_LABELS))
+    labels.indptr = labels.indptr.astype(np.int64)
+    model, expected = make(), make()
+    expected.fit(x.copy(), labels.copy(), verbose=0, n_jobs=1)
+
+    def spoil(logs):
+        x.indptr[-1] = labels.indptr[-1] = labels.indices[0] = 2**30
+
+    model.fit(x, labels, verbose=0, n_jobs=1, callbacks=LambdaCallback(on_train_begin=spoil))
+    assert same_weights(model, expected)

@@ -3,7 +3,7 @@ cimport cython
 from cpython.object cimport PyObject
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, exp, log
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from slide._kernels.activations cimport SOFTMAX, activate
@@ -30,6 +30,10 @@ cdef class Data:
 
     x : (indptr int64, indices int32, data float32) or a C-contiguous float32 array
     y : the same triple, or None for prediction
+
+    The features and weights of samples are the caller's arrays, which may be written to between
+    two calls of the kernels. What the kernels take for a place in memory must not change then:
+    `indptr` and the targets are copies, and `check_ids` looks at the features' ids.
     """
     cdef readonly Py_ssize_t n, max_labels
     cdef readonly bint sparse
@@ -42,8 +46,12 @@ cdef class Data:
         cdef const float[::1] values
         cdef const float[:, ::1] dense
         memset(&self.batch, 0, sizeof(Batch))
-        self._keep = (x, y, sample_weight)
         self.sparse = isinstance(x, tuple)
+        if self.sparse:
+            x = np.array(x[0]), x[1], x[2]
+        if y is not None:
+            y = tuple([np.array(a) for a in y])
+        self._keep = (x, y, sample_weight)
         if self.sparse:
             indptr, indices, values = x
             self.n = indptr.shape[0] - 1
@@ -77,6 +85,30 @@ cdef class Data:
         if batch_size < len(lengths):
             lengths = np.partition(lengths, len(lengths) - batch_size)[-batch_size:]
         return int(lengths.sum())
+
+    cdef check_ids(self, const int64_t[::1] rows, Py_ssize_t n_features):
+        """Refuses rows of sparse features with an id that is not in [0, n_features)."""
+        cdef const int32_t *ids = self.batch.x_indices
+        cdef uint32_t n = <uint32_t> n_features
+        cdef Py_ssize_t i, row
+        cdef int64_t j
+        cdef bint beyond = False
+        if not self.sparse:
+            return
+        with nogil:
+            for i in range(rows.shape[0]):
+                # Without a branch, for the compiler's vectors; a negative id is a large one.
+                for j in range(self.batch.x_indptr[rows[i]], self.batch.x_indptr[rows[i] + 1]):
+                    beyond |= <uint32_t> ids[j] >= n
+        if not beyond:
+            return
+        for i in range(rows.shape[0]):
+            row = rows[i]
+            for j in range(self.batch.x_indptr[row], self.batch.x_indptr[row + 1]):
+                if not 0 <= ids[j] < n_features:
+                    raise ValueError(
+                        f"x.indices was written to after it was checked: row {row} has column "
+                        f"{ids[j]}; it must be in [0, {n_features})")
 
 
 @cython.final
@@ -282,6 +314,7 @@ cdef class Network:
             raise ValueError(f"{learning_rates.shape[0]} learning rates for {n_batches} batches")
         if n and not 0 <= np.min(rows) <= np.max(rows) < data.n:
             raise ValueError("a row is out of range")
+        data.check_ids(rows, self.layers[0].n_in)
         b.seed, b.hogwild, b.n_threads = seed, hogwild, self.n_threads
         b.first_step, b.staleness = first_step, staleness
         before, clocks = self.multiplications(), self._clocks()
@@ -356,6 +389,7 @@ cdef class Network:
         cdef int64_t[::1] rows = np.arange(data.n, dtype=np.int64)
         if self.batch_size == 0 or self.training:
             raise ValueError("not allocated for prediction")
+        data.check_ids(rows, self.layers[0].n_in)
         parts = [[] for _ in range(self.n_layers)]
         b.seed, b.n_threads = seed, self.n_threads
         while at < data.n:
@@ -380,6 +414,7 @@ cdef class Network:
         cdef int64_t[::1] rows = np.arange(data.n, dtype=np.int64)
         if self.batch_size == 0 or self.training:
             raise ValueError("not allocated for prediction")
+        data.check_ids(rows, self.layers[0].n_in)
         parts = [[] for _ in range(self.n_layers - 1)]
         b.seed, b.n_threads = seed, self.n_threads
         for k in range(self.n_layers - 1):
@@ -415,6 +450,7 @@ cdef class Network:
         cdef int64_t[::1] rows = np.arange(max(1, n), dtype=np.int64)
         if self.batch_size == 0 or self.training or self._whole():
             raise ValueError("not allocated for prediction, or no dense input")
+        data.check_ids(rows[:n], self.layers[0].n_in)
         b.seed, b.n_threads, b.rows, b.n = seed, self.n_threads, &rows[0], n
         with nogil:
             for k in range(self.n_layers - 1):
@@ -461,6 +497,7 @@ cdef class Network:
         cdef double[::1] losses_v = losses
         if self.batch_size == 0:
             raise ValueError("not allocated")
+        data.check_ids(rows, self.layers[0].n_in)
         if scores is not None:
             all_scores = scores
             if all_scores.shape[0] != n or all_scores.shape[1] != n_out:
