@@ -2,7 +2,8 @@
 
 Every metric compares the true labels with the ids that a model ranks first, best first, as
 `Sequential.predict` gives them with ``top_k``. An id of -1 says that there was no prediction for
-the place, which counts as a miss.
+the place, which counts as a miss. A label is any entry of the targets that is not 0, however small;
+to `accuracy` only the largest of a row is (each of them, if there are several).
 
 Samples without labels count: they can score no hit, so they are 0 in accuracy, P@k and nDCG@k (as
 in the scripts of the extreme classification repository) and add nothing to either sum of PSP@k.
@@ -35,14 +36,18 @@ __all__ = [
 
 
 def accuracy(Y: Any, ids: Any) -> float:
-    """Share of the samples whose first id is (one of) their labels.
+    """Share of the samples whose first id is (one of) their labels, or that agree on the one label.
+
+    With several labels a sample, as of many sigmoid outputs, this is P@1.
 
     Parameters
     ----------
     Y : sparse matrix or array of shape (n, n_labels), or integer array of shape (n,)
-        Labels: an indicator whose non-zero entries are labels, or one class a sample.
+        Labels: an indicator, or targets between 0 and 1 of which the largest of a row is its label,
+        or one class a sample. A single column has the label where it is more than 1/2.
     ids : integer array of shape (n, at least 1)
-        Predicted ids, best first; -1 for no prediction.
+        Predicted ids, best first; -1 for no prediction. With a single column, 0 where the label is
+        predicted and -1 where it is not; a sample without both is a hit.
 
     Returns
     -------
@@ -59,8 +64,11 @@ def accuracy(Y: Any, ids: Any) -> float:
     >>> from slide.metrics import accuracy
     >>> accuracy([2, 0, 1], [[2, 1], [0, 2], [0, 1]])
     0.6666666666666666
+    >>> accuracy([[1], [0], [0]], [[0], [-1], [0]])
+    0.6666666666666666
     """
-    return precision_at_k(Y, ids, 1)
+    labels, ids = _checked(Y, ids, 1)
+    return float(labels.agreement(ids).mean())
 
 
 def precision_at_k(Y: Any, ids: Any, k: int = 1) -> float:
@@ -250,7 +258,11 @@ class Metric(Protocol):
 
 
 class Accuracy:
-    """Share of the samples whose first id is (one of) their labels; see `accuracy`."""
+    """Share of the samples whose first id is (one of) their labels; see `accuracy`.
+
+    Of one sigmoid output, the share of those that it tells apart at 1/2 (Keras's binary accuracy).
+    Of many sigmoid outputs it is P@1, not the share of outputs that are right.
+    """
 
     name = "accuracy"
     k = 1
@@ -291,6 +303,13 @@ class PrecisionAtK(_AtK):
     ----------
     k : int, default 1
         How many ids count.
+
+    Raises
+    ------
+    TypeError
+        If `k` is no integer.
+    ValueError
+        If `k` is less than 1.
     """
 
     prefix = "precision"
@@ -309,6 +328,13 @@ class NDCGAtK(_AtK):
     ----------
     k : int, default 5
         How many ids count.
+
+    Raises
+    ------
+    TypeError
+        If `k` is no integer.
+    ValueError
+        If `k` is less than 1.
     """
 
     prefix = "ndcg"
@@ -328,7 +354,8 @@ class PSPAtK(_AtK):
     k : int, default 5
         How many ids count.
     propensities : array of shape (n_labels,), optional
-        Propensity of each label. By default `prepare` estimates them from the training labels.
+        Propensity of each label. By default `prepare` estimates them from the training labels,
+        which `Sequential.fit` does with labels that are given as an array, each time anew.
     A, B : float, default 0.55 and 1.5
         Constants of that estimate; see `slide.metrics.propensities`.
 
@@ -336,6 +363,14 @@ class PSPAtK(_AtK):
     ----------
     propensities : ndarray of shape (n_labels,), float64, or None
         Those in use; None before `prepare`.
+
+    Raises
+    ------
+    TypeError
+        If `k`, `A` or `B` is no number.
+    ValueError
+        If `k` is less than 1, `A` or `B` is not finite, `B` is not positive, or propensities are
+        not a vector of positive numbers.
     """
 
     prefix = "psp"
@@ -349,7 +384,7 @@ class PSPAtK(_AtK):
             None if propensities is None else _checked_propensities(propensities)
         )
         self.A = check.check_finite_float("A", A)
-        self.B = check.check_finite_float("B", B)
+        self.B = check.check_finite_float("B", B, above=0.0)
 
     def prepare(self, Y_train: Any) -> PSPAtK:
         """Estimate the propensities from the training labels, unless they were given.
@@ -363,10 +398,26 @@ class PSPAtK(_AtK):
         -------
         PSPAtK
             The metric itself.
+
+        Raises
+        ------
+        ValueError
+            If there are no samples, or `Y_train` is not what `propensities` takes.
         """
         if not self._given:
             self.propensities = propensities(Y_train, self.A, self.B)
         return self
+
+    def check_labels(self, n: int) -> None:
+        """Refuse another number of labels than that of the propensities that were given.
+
+        Those that `prepare` estimated may still be estimated anew.
+        """
+        if self._given and self.propensities is not None and len(self.propensities) != n:
+            raise ValueError(
+                f"{self.name}: propensities has {len(self.propensities)} entries, one a label is "
+                f"needed, of {n}"
+            )
 
     def __call__(self, Y: Any, ids: Any) -> float:
         if self.propensities is None:
@@ -445,6 +496,31 @@ def serialize(metric: Any) -> dict[str, Any]:
     return check.serialize_config(metric)
 
 
+def check_output(metric: Any, units: int, activation: str) -> None:
+    """Refuse a metric that has no meaning for an output layer.
+
+    Raises
+    ------
+    ValueError
+        If it looks at more ids than there are outputs, or has propensities of another number of
+        them; if there is one output, and it ranks or asks for another activation than sigmoid.
+    """
+    if metric.k > units:
+        raise ValueError(f"{metric.name} of {units} outputs")
+    if units == 1 and isinstance(metric, _AtK):
+        raise ValueError(
+            f"{metric.name} of one output: there is nothing to rank; 'accuracy' looks at a sigmoid "
+            f"output at 1/2"
+        )
+    if units == 1 and activation != "sigmoid" and isinstance(metric, Accuracy):
+        raise ValueError(
+            f"accuracy of one output with activation {activation!r} instead of 'sigmoid': nothing "
+            f"says where a label begins; compare predict(x) with a threshold of your own"
+        )
+    if isinstance(metric, PSPAtK):
+        metric.check_labels(units)
+
+
 class _Labels:
     """The labels of samples as sorted, unique (row, column) pairs."""
 
@@ -467,6 +543,7 @@ class _Labels:
         self.counts = np.diff(Y.indptr)
         self.rows = np.repeat(np.arange(self.n), self.counts)
         self.columns = Y.indices
+        self.values = Y.data
 
     def _from_classes(self, name: str, y: np.ndarray) -> None:
         if not np.issubdtype(y.dtype, np.integer):
@@ -481,6 +558,7 @@ class _Labels:
         self.counts = np.ones(self.n, np.int64)
         self.rows = np.arange(self.n)
         self.columns = y.astype(np.int64)
+        self.values = np.ones(self.n, bool)
 
     def hits(self, ids: np.ndarray) -> np.ndarray:
         """Which of the ids, an array of shape (n, k), are labels of their row."""
@@ -488,6 +566,30 @@ class _Labels:
             return ids == self.columns[:, None]
         if not len(self.columns):
             return np.zeros(ids.shape, bool)
+        return self._find(ids)[1]
+
+    def agreement(self, ids: np.ndarray) -> np.ndarray:
+        """Where the ids, an array of shape (n, 1), are a largest entry of their row.
+
+        Of a single column, where they are 0 and the entry is more than 1/2, or neither.
+        """
+        if self.n_labels == 1:
+            has_label = np.zeros(self.n, bool)
+            has_label[self.rows] = self.values > 0.5
+            return (ids[:, 0] == 0) == has_label
+        if self.n_labels is None or not len(self.columns):
+            return self.hits(ids)
+        at, found = self._find(ids)
+        some = self.counts > 0
+        largest = np.zeros(self.n, self.values.dtype)
+        largest[some] = np.maximum.reduceat(
+            self.values, (np.cumsum(self.counts) - self.counts)[some]
+        )
+        return found & (self.values[at] == largest[:, None])
+
+    def _find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places of ids among the labels, and whether they are there."""
+        assert self.n_labels is not None
         # A column more for the id -1, which is no label.
         width = self.n_labels + 1
         labels = self.rows.astype(np.int64) * width + self.columns
@@ -495,7 +597,7 @@ class _Labels:
             ids < 0, self.n_labels, ids
         )
         at = np.minimum(np.searchsorted(labels, wanted), len(labels) - 1)
-        return labels[at] == wanted
+        return at, labels[at] == wanted
 
 
 def _checked_k(k: Any) -> int:

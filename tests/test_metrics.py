@@ -87,7 +87,9 @@ def test_metrics_equal_their_definitions(data, seed):
             )
             assert got == pytest.approx(expected, abs=1e-12)
             assert all(type(value) is float for value in got)
-    assert metrics.accuracy(Y, ids) == pytest.approx(plain_precision(labels, ids, 1))
+    agree = [(row[0] == 0) == bool(own) for own, row in zip(labels, ids, strict=True)]
+    expected = plain_precision(labels, ids, 1) if n_labels > 1 else np.mean(agree)
+    assert metrics.accuracy(Y, ids) == pytest.approx(expected)
 
 
 @settings(deadline=None)
@@ -145,6 +147,46 @@ def test_labels_in_any_form_of_csr():
     Y = sparse.csr_matrix((np.float32([1, 1, 0, 1]), [3, 1, 2, 3], [0, 4]), shape=(1, 5))
     assert metrics.precision_at_k(Y, [[3, 2, 1]], 3) == pytest.approx(2 / 3)
     assert Y.indices.tolist() == [3, 1, 2, 3]  # the caller's matrix is as it was
+
+
+def test_accuracy_of_a_single_column_is_that_of_its_threshold():
+    ids = [[0], [-1], [0], [-1]]
+    for Y in ([[1], [0], [0], [1]], [[0.9], [0.1], [0.5], [0.6]]):
+        for form in (Y, sparse.csr_array(np.array(Y))):
+            assert metrics.accuracy(form, ids) == 0.5
+    assert metrics.precision_at_k([[1], [0], [0], [1]], ids) == 0.25
+    assert metrics.accuracy([0, 0, 0, 0], ids) == 0.5  # classes
+
+
+def test_accuracy_of_soft_targets_is_that_of_the_largest():
+    Y = np.array([[0.1, 0.8, 0.1], [0.4, 0.2, 0.4], [0.0, 0.0, 0.0], [0.3, 0.2, 0.5]])
+    for form in (Y, sparse.csr_matrix(Y), sparse.csr_matrix(Y.astype(np.float32))):
+        assert metrics.accuracy(form, [[1], [2], [0], [0]]) == 0.5
+        assert metrics.accuracy(form, [[0], [1], [2], [-1]]) == 0
+        assert metrics.precision_at_k(form, [[1], [2], [0], [0]]) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("metric", "units", "activation", "message"),
+    [
+        ("P@2", 1, "sigmoid", "precision@2 of 1 outputs"),
+        ("P@1", 1, "sigmoid", "precision@1 of one output: there is nothing to rank"),
+        ("ndcg@1", 1, "sigmoid", "nothing to rank"),
+        ("psp@1", 1, "sigmoid", "nothing to rank"),
+        ("accuracy", 1, "linear", "activation 'linear' instead of 'sigmoid'"),
+        ("accuracy", 1, "softmax", "activation 'softmax' instead of 'sigmoid'"),
+        (metrics.PSPAtK(1, [0.5, 0.5]), 3, "softmax", "psp@1: propensities has 2 entries.* of 3"),
+    ],
+)
+def test_metrics_without_a_meaning_for_the_output(metric, units, activation, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.check_output(metrics.get(metric), units, activation)
+
+
+@pytest.mark.parametrize("B", [0.0, -1.0, np.inf])
+def test_propensities_need_a_positive_b(B):
+    with pytest.raises(ValueError, match="B must be"):
+        metrics.PSPAtK(B=B)
 
 
 def test_ids_past_2_to_the_31_rows_times_labels():
