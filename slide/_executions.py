@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,21 @@ EXECUTION_SECONDS = 0.25
 
 
 class Execution:
-    """Some batches for one call into the kernels."""
+    """Some batches for one call into the kernels.
 
-    def __init__(self, run: Any, n_batches: int, n_samples: int, rates: np.ndarray):
-        self.run, self.n_batches, self.n_samples, self.rates = run, n_batches, n_samples, rates
+    train : function from the learning rates, one a batch, to what `Network.train` returns
+    """
+
+    rates: np.ndarray
+
+    def __init__(self, model: Sequential, train: Any, n_batches: int, n_samples: int):
+        self.model, self.n_batches, self.n_samples = model, n_batches, n_samples
+        self._train = train
+
+    def run(self) -> Any:
+        # Asked for now: a callback may have set the learning rate for this execution.
+        self.rates = _rates(self.model, self.n_batches)
+        return self._train(self.rates)
 
 
 class Rows:
@@ -49,9 +61,12 @@ class Rows:
         self.model, self.x, self.data, self.targets = model, x, data, targets
         self.batch_size, self.shuffle, self.seed = min(batch_size, data.n), shuffle, seed
         self.n_threads = n_threads
-        self.samples = data.n
-        if steps_per_epoch is not None:
-            self.samples = min(data.n, steps_per_epoch * self.batch_size)
+        most = math.ceil(data.n / self.batch_size)
+        self.steps = most if steps_per_epoch is None else min(steps_per_epoch, most)
+        if steps_per_epoch is not None and steps_per_epoch > most:
+            _warn_of_steps(steps_per_epoch, most)
+        self.samples = min(data.n, self.steps * self.batch_size)
+        self._left: Any = ()  # rows, in their order, that are still to come before all start anew
         self._seconds_a_batch = 0.0
 
     def begin(self, fits: bool) -> None:
@@ -60,10 +75,8 @@ class Rows:
         fits : whether it is all of the training data, and not some more
         """
         self.model._start_biases(self.targets)
-        for metric in self.model.metrics:
-            if hasattr(metric, "prepare") and (
-                fits or getattr(metric, "propensities", None) is None
-            ):
+        for metric in self.model.metrics if fits else ():
+            if hasattr(metric, "prepare"):
                 metric.prepare(self.targets)
 
     def some(self, rng: np.random.Generator) -> Any:
@@ -81,19 +94,15 @@ class Rows:
         return max(1, min(10_000, round(EXECUTION_SECONDS / self._seconds_a_batch)))
 
     def epoch(self) -> Iterator[Execution]:
-        model = self.model
-        rows = np.arange(self.data.n, dtype=np.int64)
-        if self.shuffle:
-            np.random.default_rng([self.seed, model.epochs_trained]).shuffle(rows)
-        rows = rows[: self.samples]
+        model, steps = self.model, self.steps
         with model._kernels(self.data, self.batch_size, self.n_threads, True) as network:
-            at = 0
-            while at < len(rows):
-                part = rows[at : at + self._batches() * self.batch_size]
+            while steps:
+                if not len(self._left):
+                    self._left = self._order()
+                part = self._left[: min(self._batches(), steps) * self.batch_size]
                 n_batches = math.ceil(len(part) / self.batch_size)
-                rates = _rates(model, n_batches)
 
-                def run(part: np.ndarray = part, rates: np.ndarray = rates) -> Any:
+                def train(rates: np.ndarray, part: np.ndarray = part) -> Any:
                     started = time.perf_counter()
                     result = network.train(
                         self.data,
@@ -108,8 +117,15 @@ class Rows:
                     self._seconds_a_batch = (time.perf_counter() - started) / len(rates)
                     return result
 
-                yield Execution(run, n_batches, len(part), rates)
-                at += len(part)
+                yield Execution(model, train, n_batches, len(part))
+                self._left = self._left[len(part) :]
+                steps -= n_batches
+
+    def _order(self) -> np.ndarray:
+        rows = np.arange(self.data.n, dtype=np.int64)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.model.epochs_trained]).shuffle(rows)
+        return rows
 
 
 class Batches:
@@ -154,31 +170,43 @@ class Batches:
             return None
         return sp.vstack([sp.csr_array(rows) for rows in self._last], format="csr")
 
-    def epoch(self) -> Iterator[Execution]:
-        # An iterator goes on where the last epoch stopped; anything else starts over.
-        if self._iterator is None or iter(self.batches) is not self._iterator:
+    def _next(self) -> Any:
+        """Return the next batch, None at the end of all; after it they start anew."""
+        if self._iterator is None:
             self._iterator = iter(self.batches)
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._iterator = None
+            return None
+
+    def epoch(self) -> Iterator[Execution]:
         remembers = self.tunes and self.model._chooses
         if not remembers:
             self._last.clear()
+        goes_on = self._iterator is not None  # in the middle of the batches
         for i in range(self.steps if self.steps is not None else 1 << 62):
-            try:
-                batch = next(self._iterator)
-            except StopIteration:
+            batch = self._next()
+            if batch is None and goes_on:
+                batch, goes_on = self._next(), False
+            if batch is None:
+                if self.steps is not None and i:
+                    _warn_of_steps(self.steps, i)
                 return
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise ValueError(f"batch {i} of x must be (x, y) or (x, y, sample_weight)")
             names = (f"batch {i}: x", f"batch {i}: y", f"batch {i}: sample_weight")
             x, y, weights = (*batch, None)[:3]
-            data, _ = self.model._checked(x, y, weights, names)
+            data = self.model._data(*self.model._checked(x, y, weights, names))
             if data.n == 0:
                 raise ValueError(f"batch {i} of x has no rows")
             if remembers:
                 self._remember(x, data.n)
-            rates = _rates(self.model, 1)
 
-            def run(data: Data = data, rates: np.ndarray = rates) -> Any:
-                with self.model._kernels(data, data.n, self.n_threads, True) as network:
+            # Not while the next batch is made, for which the model may be asked.
+            with self.model._kernels(data, data.n, self.n_threads, True) as network:
+
+                def train(rates: np.ndarray, data: Data = data, network: Any = network) -> Any:
                     return network.train(
                         data,
                         np.arange(data.n, dtype=np.int64),
@@ -190,7 +218,7 @@ class Batches:
                         self.model.staleness,
                     )
 
-            yield Execution(run, 1, data.n, rates)
+                yield Execution(self.model, train, 1, data.n)
 
 
 def sliceable(matrix: Any) -> Any:
@@ -213,22 +241,29 @@ def _rates(model: Sequential, n: int) -> np.ndarray:
     return rates.astype(np.float32)
 
 
-def hold_out(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any, Any, Any]:
-    """Return x, y, weights and (x, y, weights) of the last rows, as Keras splits.
+def _warn_of_steps(wanted: int, there: int) -> None:
+    warnings.warn(
+        f"steps_per_epoch={wanted}, but there are only {there} batches: the epoch ends after them",
+        stacklevel=2,
+    )
 
-    All are known to be what `fit` takes.
+
+def hold_out(x: Any, y: Any, weights: Any, fraction: float) -> tuple[Any, Any]:
+    """Return (x, y, weights) of the first and of the last rows, as Keras splits.
+
+    All were checked: x and y have the forms of `slide._validation`.
     """
-
-    def rows(array: Any) -> Any:
-        return array.tocsr() if sp.issparse(array) else np.asarray(array)
-
-    x, y = rows(x), rows(y)
     n = x.shape[0]
     at = math.floor(n * (1 - fraction))
     if not 0 < at < n:
         raise ValueError(f"validation_split={fraction} of {n} rows leaves one part empty")
-    weights = held = None
-    if sample_weight is not None:
-        sample_weight = np.asarray(sample_weight)
-        weights, held = sample_weight[:at], sample_weight[at:]
-    return x[:at], y[:at], weights, (x[at:], y[at:], held)
+
+    def rows(array: Any, part: slice) -> Any:
+        # Back in that form, which SciPy does not keep.
+        return check.check_features(sliceable(array)[part], array.shape[1])
+
+    first, last = (
+        (rows(x, part), rows(y, part), None if weights is None else weights[part])
+        for part in (slice(None, at), slice(at, None))
+    )
+    return first, last

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from slide import _validation as check
 from slide import callbacks as callbacks_
 from slide import losses, optimizers, sampling, saving, telemetry, tuning
+from slide import metrics as metrics_
 from slide._executions import Batches, Rows, hold_out, sliceable
 from slide._kernels.network import Data, Network
 from slide._threads import n_threads as _n_threads
@@ -171,8 +172,8 @@ class Sequential:
         RuntimeError
             While another thread uses the model.
         ValueError
-            If layers are missing, a sampler does not suit its layer, or a layer has become another
-            model's. Then no layer is built.
+            If layers are missing, a sampler or the initializer of biases does not suit its layer,
+            or a layer has become another model's. Then no layer is built.
         """
         with self._exclusive("build"):
             if not self._built:
@@ -196,6 +197,8 @@ class Sequential:
             if sampler is not None and not (sampler.for_hidden if hidden else sampler.for_output):
                 other = "output" if hidden else "hidden"
                 raise ValueError(f"{layer!r}: this sampler is for {other} layers")
+            if hidden and layer.use_bias and layer.bias_initializer.needs_label_counts:
+                raise ValueError(f"bias_initializer of {layer!r} is one for output layers")
             if layer.built:
                 raise ValueError(f"{layer!r} belongs to another model, which has made its weights")
         try:
@@ -300,7 +303,10 @@ class Sequential:
             ``"categorical_crossentropy"`` (with a softmax output), ``"binary_crossentropy"``
             (sigmoid) or ``"mean_squared_error"`` (linear, relu, sigmoid, tanh).
         metrics : list of str or Metric, optional
-            Computed by `evaluate` and, on validation data, by `fit`; see `slide.metrics`.
+            Computed by `evaluate` and, on validation data, by `fit`; see `slide.metrics`. One
+            sigmoid output ranks nothing: its id is 0 where it is more than 1/2, else -1, and
+            ``"accuracy"`` is the share of samples that it tells apart; no other metric of
+            `slide.metrics` has a meaning there.
         update : {"batch", "hogwild"}
             ``"batch"``: one step a batch with the mean gradient, the same result with any number of
             threads. ``"hogwild"``: one step a sample, threads write without locks (Recht et al.,
@@ -319,17 +325,24 @@ class Sequential:
         RuntimeError
             If a callback calls it between batches; ``on_epoch_end`` may.
         ValueError
-            If the loss does not go with the output layer's activation, or a sampler or `staleness`
-            not with `update`.
+            If the loss or a metric does not go with the output layer, or a sampler or `staleness`
+            not with `update`, or two metrics have one name, or one the name ``"loss"``.
         """
-        from slide import metrics as metrics_
-
         new_optimizer, new_loss = optimizers.get(optimizer), losses.get(loss)
         if metrics is None:
             metrics = []
-        elif isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        elif isinstance(metrics, (str, dict)) or not isinstance(metrics, Iterable):
             metrics = [metrics]
         new_metrics = [metrics_.get(metric) for metric in metrics]
+        for i, metric in enumerate(new_metrics):
+            if metric.name == "loss":
+                raise ValueError(f"metrics[{i}], {metric!r}, is named 'loss', as the loss is")
+            for j, other in enumerate(new_metrics[:i]):
+                if metric.name == other.name:
+                    raise ValueError(
+                        f"metrics[{j}], {other!r}, and metrics[{i}], {metric!r}, are both named "
+                        f"{metric.name!r}"
+                    )
         check.check_in("update", update, ("batch", "hogwild"))
         staleness = check.check_positive_int("staleness", staleness, low=0, high=1 << 20)
         if staleness and update != "hogwild":
@@ -388,8 +401,7 @@ class Sequential:
                 f"{output.name!r} has {output.activation!r}"
             )
         for metric in metrics:
-            if metric.k > output.units:
-                raise ValueError(f"{metric.name} of {output.units} outputs")
+            metrics_.check_output(metric, output.units, output.activation)
 
     def _check_update(self, update: str) -> None:
         for layer in self.layers:
@@ -412,17 +424,21 @@ class Sequential:
 
     def _checked(
         self, x: Any, y: Any, sample_weight: Any, names: Any = ("x", "y", "sample_weight")
-    ) -> tuple[Data, Any]:
-        """Return the kernels' data and the checked targets (CSR)."""
+    ) -> tuple[Any, Any, Any]:
+        """Return them in the forms of `slide._validation`; the model is not built for it."""
         assert self.loss is not None
+        assert self.input is not None
         if y is None:
             raise ValueError(f"{names[1]} is missing")
-        features = self._features(x, names[0])
-        n = len(features[0]) - 1 if self._sparse else len(features)
+        x = check.check_features(x, self.input.n_features, names[0])
+        n = x.shape[0]
         targets = check.check_targets(y, n, self.layers[-1].units, self.loss.name, names[1])
-        weights = check.check_sample_weight(sample_weight, n, names[2])
+        return x, targets, check.check_sample_weight(sample_weight, n, names[2])
+
+    def _data(self, x: Any, targets: Any, weights: Any) -> Data:
+        """Return the kernels' data of what `_checked` returned; builds the model."""
         arrays = targets.indptr, targets.indices, targets.data
-        return Data(features, arrays, weights), targets
+        return Data(self._features(x), arrays, weights)
 
     def _net(self, data: Data, batch_size: int, n_threads: int, training: bool) -> Network:
         """Return the kernels with buffers for this data."""
@@ -470,8 +486,6 @@ class Sequential:
     def _start_biases(self, targets: Any) -> None:
         for layer in self.layers:
             if layer.biases_wait:
-                if layer is not self.layers[-1]:
-                    raise ValueError(f"bias_initializer of {layer!r} is one for output layers")
                 counts = np.bincount(targets.indices, minlength=layer.units)
                 initializer: Any = layer.bias_initializer
                 layer.forget_searcher()
@@ -503,7 +517,8 @@ class Sequential:
         ----------
         x : sparse matrix, array-like or iterable, shape (n_samples, n_features)
             Features. Or an iterable of batches ``(x, y)`` or ``(x, y, sample_weight)``, of which
-            each is one step; it is gone through once an epoch, a generator once in all.
+            each is one step; it is gone through once an epoch (but see `steps_per_epoch`), a
+            generator once in all.
         y : sparse matrix or array-like
             Indicator matrix or, for mean squared error, real targets (n_samples, n_outputs), sparse
             or dense; or class ids, integers (n_samples,). With one output and another loss than
@@ -526,7 +541,9 @@ class Sequential:
         initial_epoch : int
             The number of the first epoch.
         steps_per_epoch : int, optional
-            Batches of an epoch; needed for an endless iterable.
+            Batches of an epoch; needed for an endless iterable. The next epoch goes on where this
+            one stopped, and after the last row or batch all start anew, rows in a new order. With
+            more steps than there are batches an epoch ends after all of them, with a warning.
         n_jobs : int or None
             Threads: -1 for all processors, None for joblib's default (1).
         seed : int, optional
@@ -575,32 +592,19 @@ class Sequential:
         if split and validation_data is not None:
             raise ValueError("give validation_split or validation_data, not both")
         with self._exclusive("fit"):
+            checked = held = None
             if y is None and not sp.issparse(x) and not isinstance(x, np.ndarray):
                 if split or sample_weight is not None:
                     raise ValueError(
                         "validation_split and sample_weight need x and y as arrays; batches bring "
                         "their own weights"
                     )
-                source: Rows | Batches = Batches(self, x, steps_per_epoch, n_threads)
             else:
-                data, targets = self._checked(x, y, sample_weight)
-                if data.n == 0:
+                checked = self._checked(x, y, sample_weight)
+                if checked[0].shape[0] == 0:
                     raise ValueError("x has no rows")
                 if split:
-                    x, y, sample_weight, validation_data = hold_out(x, y, sample_weight, split)
-                    data, targets = self._checked(x, y, sample_weight)
-                source = Rows(
-                    self,
-                    x,
-                    data,
-                    targets,
-                    batch_size,
-                    shuffle,
-                    steps_per_epoch,
-                    n_threads,
-                    self.seed if seed is None else seed,
-                )
-            validation = None
+                    checked, held = hold_out(*checked, split)
             if validation_data is not None:
                 if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (
                     2,
@@ -609,15 +613,33 @@ class Sequential:
                     raise ValueError("validation_data must be (x, y) or (x, y, sample_weight)")
                 names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
                 parts = (*validation_data, None)[:3]
-                validation = self._checked(parts[0], parts[1], parts[2], names)
-                if validation[0].n == 0:
+                held = self._checked(parts[0], parts[1], parts[2], names)
+                if held[0].shape[0] == 0:
                     raise ValueError("validation_data[0] has no rows")
-                for metric in self.metrics if isinstance(source, Batches) else ():
+                for metric in self.metrics if checked is None else ():
                     if getattr(metric, "propensities", 0) is None:
                         raise ValueError(
                             f"{metric.name} needs propensities, which batches do not give: compile "
                             "with PSPAtK(propensities=...), or one that was prepared"
                         )
+            # All is known to be right: the model is built, and as its first rows are.
+            source: Rows | Batches
+            if checked is None:
+                source = Batches(self, x, steps_per_epoch, n_threads)
+            else:
+                source = Rows(
+                    self,
+                    checked[0],
+                    self._data(*checked),
+                    checked[1],
+                    batch_size,
+                    shuffle,
+                    steps_per_epoch,
+                    n_threads,
+                    self.seed if seed is None else seed,
+                )
+            # The kernels' data, and the targets that metrics look at.
+            validation = None if held is None else (self._data(*held), held[1])
             hooks = callbacks_.CallbackList(
                 callbacks,
                 self,
@@ -626,11 +648,11 @@ class Sequential:
             tunes = not any(isinstance(c, callbacks_.ChooseSampler) for c in hooks)
             if isinstance(source, Batches):
                 source.tunes = tunes
-            source.begin(fits=True)
             self.stop_training = False
             logs: dict[str, Any] = {}
             hooks.on_train_begin()
             try:
+                source.begin(fits=True)
                 for epoch in range(initial_epoch, epochs):
                     hooks.on_epoch_begin(epoch)
                     logs = self._epoch(source, hooks)
@@ -847,7 +869,8 @@ class Sequential:
         Parameters
         ----------
         x, y, sample_weight, batch_size, n_jobs
-            As in `fit`.
+            As in `fit`. A metric does not get these labels as the training labels that it may need:
+            ``"psp@k"`` takes propensities, or those of a `fit` before.
 
         Returns
         -------
@@ -892,11 +915,13 @@ class Sequential:
         if batch_size is not None:
             batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
         with self._exclusive(what):
-            data, targets = self._checked(x, y, sample_weight)
-            if data.n == 0:
+            x, targets, weights = self._checked(x, y, sample_weight)
+            n = x.shape[0]
+            if n == 0:
                 raise ValueError("x has no rows")
+            data = self._data(x, targets, weights)
             source = Rows(
-                self, x, data, targets, batch_size or data.n, False, None, n_threads, self.seed
+                self, x, data, targets, batch_size or n, False, None, n_threads, self.seed
             )
             source.begin(fits=False)
             epochs = self.epochs_trained
@@ -940,9 +965,10 @@ class Sequential:
         batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
         n_threads = _n_threads(n_jobs)
         with self._exclusive("evaluate"):
-            data, targets = self._checked(x, y, sample_weight)
-            if data.n == 0:
+            x, targets, weights = self._checked(x, y, sample_weight)
+            if x.shape[0] == 0:
                 raise ValueError("x has no rows")
+            data = self._data(x, targets, weights)
             self._settle()
             return self._evaluate(data, targets, batch_size, n_threads)
 
@@ -951,7 +977,9 @@ class Sequential:
     ) -> dict[str, float]:
         top_k = max((metric.k for metric in self.metrics), default=0)
         with self._kernels(data, batch_size, n_threads, False) as network:
-            ids, _, loss = network.predict(data, top_k=top_k, seed=self.seed, step=self.step)
+            ids, top, loss = network.predict(data, top_k=top_k, seed=self.seed, step=self.step)
+        if self.layers[-1].units == 1 and self.layers[-1].activation == "sigmoid":
+            ids[top <= 0.5] = -1
         logs = {"loss": loss / data.n}
         for metric in self.metrics:
             logs[metric.name] = float(metric(targets, ids[:, : metric.k]))

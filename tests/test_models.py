@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 import slide
 from slide import hashing, sampling
-from slide.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
+from slide.callbacks import Callback, CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
 from slide.optimizers import SGD, Adam
 
 N_FEATURES, N_LABELS = 20, 12
@@ -149,6 +149,54 @@ def test_steps_per_epoch():
     assert model.step == 6
 
 
+@pytest.mark.parametrize("steps", [1, 2, "auto"])
+def test_an_epoch_goes_on_where_the_last_one_stopped(steps):
+    x, y = data(95)
+    rows, batches, expected = make(steps=steps), make(steps=steps), make()
+    parts = batches_of(x, y, 20)
+    rows.fit(x, y, batch_size=20, epochs=3, steps_per_epoch=3, shuffle=False, verbose=0)
+    batches.fit(parts, epochs=3, steps_per_epoch=3, verbose=0)
+    for i in range(9):
+        expected.train_on_batch(*parts[i % 5])
+        if i % 3 == 2:
+            expected.get_weights()  # what an epoch's end does: rows are settled
+    assert same_weights(rows, expected)
+    assert same_weights(batches, expected)
+
+
+def test_every_row_comes_once_before_any_comes_again():
+    x, y = np.eye(40, dtype=np.float32), np.zeros((40, 1))
+    model = slide.Sequential([slide.Input(40), slide.Dense(1, use_bias=False)])
+    model.compile(SGD(0.1), "mse")
+    model.set_weights([np.ones((40, 1))])
+    model.fit(x, y, batch_size=4, epochs=5, steps_per_epoch=2, verbose=0)
+    assert np.unique(model.get_weights()[0]).size == 1
+
+
+def test_more_steps_than_batches_are_told():
+    x, y = data()
+    for arguments in ({"x": x, "y": y, "batch_size": 30}, {"x": batches_of(x, y)}):
+        model = make()
+        with pytest.warns(UserWarning, match="steps_per_epoch=4, but there are only 3 batches"):
+            model.fit(**arguments, epochs=2, steps_per_epoch=4, verbose=0)
+        assert model.step == 6
+
+
+def test_an_iterable_is_asked_for_an_iterator_once_an_epoch():
+    x, y = data()
+
+    class Loader:
+        n_iterators = 0
+
+        def __iter__(self):
+            self.n_iterators += 1
+            return iter(batches_of(x, y))
+
+    loader = Loader()
+    make().fit(loader, epochs=2, verbose=0)
+    assert loader.n_iterators == 2
+
+
 def test_sample_weights_of_zero_leave_rows_out():
     x, y = data()
     weights = np.where(np.arange(90) < 45, 2.0, 0.0)
@@ -267,10 +315,13 @@ def test_a_callback_between_batches_cannot_use_the_kernels():
         lambda *_: model.predict(x),
         lambda *_: model.train_on_batch(x, y),
         lambda *_: model.fit(x, y, verbose=0),
+        lambda *_: model.evaluate(x, y),
         lambda *_: model.compile("sgd"),
     ):
-        with pytest.raises(RuntimeError, match="between batches"):
-            model.fit(x, y, verbose=0, callbacks=[LambdaCallback(on_train_batch_end=use)])
+        uses = LambdaCallback(on_train_batch_end=use)
+        for arguments in ((x, y), (batches_of(x, y),)):
+            with pytest.raises(RuntimeError, match="between batches"):
+                model.fit(*arguments, verbose=0, callbacks=[uses])
     model.fit(x, y, verbose=0)
 
 
@@ -378,6 +429,13 @@ def test_refused_rows_leave_it_open_whether_rows_are_sparse():
     model.compile(loss="mean_squared_error")
     with pytest.raises(ValueError, match="n_features=3"):
         model.fit(sp.csr_array(np.eye(4)), np.ones((4, 2)), verbose=0)
+    for method in ("fit", "evaluate", "train_on_batch"):
+        with pytest.raises(ValueError, match="n_outputs=2"):
+            getattr(model, method)(sp.csr_array(np.eye(3)), np.ones((3, 3)))
+    held = np.eye(3), np.ones((3, 3))
+    with pytest.raises(ValueError, match=r"validation_data\[1\]"):
+        model.fit(sp.csr_array(np.eye(3)), np.ones((3, 2)), validation_data=held)
+    assert not model.built
     model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
 
 
@@ -617,6 +675,8 @@ def test_label_log_odds_start_the_bias():
     model.compile(SGD(0.0), "binary_crossentropy")
     with pytest.raises(TypeError, match=r"callbacks\[0\]"):
         model.fit(x, y, verbose=0, callbacks=[3])
+    with pytest.raises(OSError, match="nowhere"):
+        model.fit(x, y, verbose=0, callbacks=[CSVLogger("nowhere/log.csv")])
     assert not model.get_weights()[1].any()
     model.fit(x, y, verbose=0)
     bias = model.get_weights()[1]
@@ -836,6 +896,16 @@ def test_before_compile():
     assert model.predict(ONES).shape == (4, N_LABELS)
 
 
+class Named:
+    k = 1
+
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, Y, ids):
+        return 0.0
+
+
 def test_compile_refuses():
     model = make()
     kept = model.optimizer
@@ -844,6 +914,9 @@ def test_compile_refuses():
         ({"loss": "hinge"}, "hinge"),
         ({"metrics": ["f7"]}, "f7"),
         ({"metrics": ["precision@13"]}, "precision@13 of 12 outputs"),
+        ({"metrics": ["P@1", "acc", "precision@1"]}, r"metrics\[0\].*metrics\[2\].*'precision@1'"),
+        ({"metrics": [Named("loss")]}, r"metrics\[0\], .*'loss'"),
+        ({"metrics": [slide.metrics.PSPAtK(2, [0.5] * 11)]}, "psp@2: propensities has 11 entries"),
         ({"update": "async"}, "update.*async"),
         ({"steps_per_execution": 0}, "steps_per_execution"),
         ({"steps_per_execution": "always"}, "steps_per_execution"),
@@ -854,6 +927,34 @@ def test_compile_refuses():
     assert model.optimizer is kept
     with pytest.raises(ValueError, match="at least one Dense"):
         slide.Sequential([slide.Input(3)]).compile()
+
+
+def test_a_described_metric_is_one_metric():
+    model = make(metrics=slide.metrics.serialize(slide.metrics.PrecisionAtK(2)))
+    assert [metric.name for metric in model.metrics] == ["precision@2"]
+
+
+def test_accuracy_of_one_sigmoid_output():
+    x = np.array([[-2.0], [-1.0], [1.0], [2.0]], np.float32)
+    model = slide.Sequential([slide.Input(1, sparse=False), slide.Dense(1, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    model.set_weights([[[1.0]], [0.0]])
+    assert model.evaluate(x, [0, 0, 1, 1])["accuracy"] == 1
+    assert model.evaluate(x, [0, 0, 0, 1])["accuracy"] == 0.75
+    assert model.evaluate(x, [1, 1, 0, 0])["accuracy"] == 0
+    model.set_weights([[[0.0]], [0.0]])
+    assert model.evaluate(x, [1, 1, 1, 0])["accuracy"] == 0.25  # 1/2 is not more than 1/2
+    with pytest.raises(ValueError, match="nothing to rank"):
+        model.compile("sgd", "binary_crossentropy", metrics=["P@1"])
+
+
+def test_label_log_odds_are_for_output_layers():
+    hidden = slide.Dense(8, "relu", bias_initializer="label_log_odds")
+    model = slide.Sequential([slide.Input(4), hidden, slide.Dense(2)])
+    with pytest.raises(ValueError, match="is one for output layers"):
+        model.build()
+    assert not model.built
+    assert not hidden.built
 
 
 def test_a_sampler_larger_than_its_layer():
@@ -1198,6 +1299,10 @@ def test_propensities_of_a_model_are_those_of_all_its_data():
     model.partial_fit(x[:20], y[:20])
     model.train_on_batch(x[:3], y[:3])
     np.testing.assert_array_equal(model.metrics[0].propensities, before)
+    chunks = make(metrics=["psp@2"])
+    chunks.partial_fit(x[:20], y[:20])
+    with pytest.raises(ValueError, match="psp@2 needs propensities"):
+        chunks.evaluate(x, y)
     other = make(metrics=["psp@2"])
     with pytest.raises(ValueError, match="psp@2 needs propensities, which batches do not give"):
         other.fit(batches_of(x, y), validation_data=(x, y), verbose=0)
@@ -1236,6 +1341,23 @@ def test_a_learning_rate_may_be_assigned():
     assert model.fit(x, y, verbose=0).history["lr"] == [pytest.approx(1e-3)]
     with pytest.raises(TypeError):
         model.optimizer.learning_rate = "fast"
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_rate_that_a_callback_assigns_is_that_of_the_next_execution(batches):
+    x, y = data()
+
+    class Rates(Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            self.model.optimizer.learning_rate = 0.1 * (batch + 1)
+
+    model, expected = make(optimizer=SGD(0.0), steps=1), make(optimizer=SGD(0.0))
+    arguments = (batches_of(x, y),) if batches else (x, y)
+    model.fit(*arguments, batch_size=30, shuffle=False, verbose=0, callbacks=[Rates()])
+    for i, batch in enumerate(batches_of(x, y)):
+        expected.optimizer.learning_rate = 0.1 * (i + 1)
+        expected.train_on_batch(*batch)
+    assert same_weights(model, expected)
 
 
 @pytest.mark.parametrize(("name", "value"), [("optimizer", Adam()), ("loss", "mse")])
