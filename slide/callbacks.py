@@ -372,6 +372,8 @@ class EarlyStopping(Callback):
 
     Raises
     ------
+    TypeError
+        If an argument is of a wrong type.
     ValueError
         If an argument is out of range or, at an epoch's end, there is no such log.
 
@@ -439,15 +441,20 @@ class ModelCheckpoint(Callback):
     monitor : str
         The log that decides with ``save_best_only=True``.
     save_best_only : bool
-        Whether only a model that is better than all before it is saved.
+        Whether only a model that is better than all before it is saved, in earlier calls of `fit`
+        with this object as well.
     mode : {"auto", "min", "max"}
         Whether the log should fall or rise; ``"auto"`` knows by its name.
 
     Raises
     ------
+    TypeError
+        If an argument is of a wrong type.
     ValueError
         If an argument is out of range or, at an epoch's end, there is no log of a name in
         `monitor` or `filepath`.
+    OSError
+        At an epoch's end, if the file cannot be written.
 
     Examples
     --------
@@ -470,10 +477,6 @@ class ModelCheckpoint(Callback):
         self._monitor: _Monitor | None = None
         if check.check_bool("save_best_only", save_best_only):
             self._monitor = _Monitor("ModelCheckpoint", monitor, mode)
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        if self._monitor is not None:
-            self._monitor.reset()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self._monitor is not None and not self._monitor.improved(logs):
@@ -505,10 +508,13 @@ class CSVLogger(Callback):
 
     Raises
     ------
+    TypeError
+        If an argument is of a wrong type.
     OSError
         If the file cannot be opened.
     ValueError
-        If the first epoch has other logs than the file, with `append`, has columns.
+        If `separator` is not one character, or the first epoch has other logs than the file, with
+        `append`, has columns.
 
     Notes
     -----
@@ -654,6 +660,8 @@ class Telemetry(Callback):
 
     Raises
     ------
+    TypeError
+        If an argument is of a wrong type.
     ValueError
         If an argument is out of range, or `plot` is True without a path.
     ImportError

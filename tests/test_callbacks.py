@@ -257,6 +257,15 @@ def test_only_the_best(tmp_path, monkeypatch):
     assert (tmp_path / "best").read_text() == "1.0"
 
 
+def test_the_best_of_an_earlier_training_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, checkpoint = FakeModel(), cb.ModelCheckpoint("best", save_best_only=True)
+    train(model, checkpoint, losses(3, 1))
+    train(model, checkpoint, losses(2, 0.5))
+    assert len(model.saved) == 3
+    assert (tmp_path / "best").read_text() == "1.0"
+
+
 def test_checkpoint_fields(tmp_path):
     with pytest.raises(ValueError, match="is no format string"):
         cb.ModelCheckpoint("{epoch")
