@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import mmap
 import os
@@ -27,14 +28,25 @@ def aligned_zeros(shape: tuple[int, int]) -> np.ndarray:
     Random rows of a large matrix come faster from huge pages (one address translation for 2 MB
     instead of 4 KB), and pages that nobody wrote to take no memory. A system without
     ``madvise`` gives ordinary pages.
+
+    Raises
+    ------
+    MemoryError
+        If the system has not so much.
     """
     n_bytes = 4 * math.prod(shape)
     if n_bytes >= HUGE:
-        if hasattr(mmap, "MAP_ANONYMOUS"):
-            # Shared memory, the default, has no huge pages and would be that of forked children.
-            memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        else:
-            memory = mmap.mmap(-1, n_bytes)
+        try:
+            if hasattr(mmap, "MAP_ANONYMOUS"):
+                # Shared memory, the default, has no huge pages and would be that of forked
+                # children.
+                memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            else:
+                memory = mmap.mmap(-1, n_bytes)
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            raise MemoryError(f"{n_bytes / 1e9:,.1f} GB of memory: {error}") from error
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel built without them
                 memory.madvise(mmap.MADV_HUGEPAGE)

@@ -298,7 +298,16 @@ def check_targets(
         _check_shape(name, y.shape, n_samples, n_outputs, "n_outputs")
         targets = _without_zeros(_canonical_csr(name, y))
     else:
-        y = real_array(name, y)
+        try:
+            y = real_array(name, y)
+            if y.ndim != 1:
+                _check_shape(name, y.shape, None, n_outputs, "n_outputs")
+        except (TypeError, ValueError) as error:
+            # Lists of labels are what comes to mind first, and a column of ids the next.
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(
+                f"{error}; targets are class ids, integers of shape ({n_samples},), or a matrix, "
+                f"dense or sparse, of shape ({n_samples}, {n_outputs})"
+            ) from error
         if y.ndim == 1 and n_outputs == 1 and loss_name != "categorical_crossentropy":
             y = y[:, np.newaxis]
         if y.ndim == 1:

@@ -11,7 +11,7 @@ from slide import initializers, regularizers, sampling, tuning
 from slide._kernels import layers as _layers
 from slide._kernels import sparse as _sparse
 from slide._kernels.optim import Parameters
-from slide._memory import aligned_zeros, padded
+from slide._memory import aligned_zeros, check_memory, padded
 from slide.hashing import index
 from slide.optimizers import Optimizer
 
@@ -177,6 +177,13 @@ class Dense:
             Whether other layers are above.
         on_sampled : bool
             Whether the layer below has a sampler.
+
+        Raises
+        ------
+        ValueError
+            If the layer has a sampler and sparse features as its input.
+        MemoryError
+            If the weights would not fit into the memory that is available.
         """
         if by_feature and self.sampler is not None:
             raise ValueError(
@@ -185,10 +192,12 @@ class Dense:
             )
         self.n_in, self.by_feature, self._seed = n_in, by_feature, seed
         self.hidden, self.on_sampled = hidden, on_sampled
-        if by_feature:
-            self._weights = aligned_zeros((n_in + 1, padded(self.units)))
-        else:
-            self._weights = aligned_zeros((self.units, padded(n_in + 1)))
+        shape = (n_in + 1, padded(self.units)) if by_feature else (self.units, padded(n_in + 1))
+        check_memory(
+            f"weights of layer {self.name!r}, {n_in:,} inputs and {self.units:,} neurons",
+            4 * shape[0] * shape[1],
+        )
+        self._weights = aligned_zeros(shape)
         self._slots = self._state = None
         self._active = self._searcher = None
         if draw:
@@ -345,11 +354,14 @@ class Dense:
         """Forget the optimizer's state."""
         self._slots = self._state = None
 
+    def _state_shapes(self, step: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the shapes of slots and state that an optimizer's kernel reads."""
+        n_rows, ld = self._weights.shape
+        return (n_rows, step.n_slots * ld), (n_rows, step.n_state)
+
     def _check_state(self, step: Any) -> None:
         """Refuse an optimizer's kernel that reads another state than the layer has."""
-        n_rows, ld = self._weights.shape
-        wanted = (n_rows, step.n_slots * ld), (n_rows, step.n_state)
-        if (self._slots.shape, self._state.shape) != wanted:
+        if (self._slots.shape, self._state.shape) != self._state_shapes(step):
             raise RuntimeError(
                 f"layer {self.name!r} has the state of another optimizer: call compile with the "
                 f"new one, which starts it anew"
@@ -395,13 +407,20 @@ class Dense:
         ------
         RuntimeError
             If the layer has the state of an optimizer of another kind.
+        MemoryError
+            If the optimizer's state would not fit into the memory that is available.
         """
         step = optimizer.kernel()
         if training and self._slots is None:
-            n_rows, ld = self._weights.shape
-            self._slots = aligned_zeros((n_rows, step.n_slots * ld))
-            self._state = aligned_zeros((n_rows, step.n_state))
-            optimizer.start(self._slots, self._state)
+            slots, state = self._state_shapes(step)
+            check_memory(
+                f"state of {type(optimizer).__name__} for layer {self.name!r}, {self.n_in:,} "
+                f"inputs and {self.units:,} neurons",
+                4 * (slots[0] * slots[1] + state[0] * state[1]),
+            )
+            new = aligned_zeros(slots), aligned_zeros(state)
+            optimizer.start(*new)
+            self._slots, self._state = new
         elif training:
             self._check_state(step)
         arguments = [
@@ -467,11 +486,9 @@ class Dense:
 
         weights = take("weights", self._weights.shape)
         if "slots" in state and optimizer is not None:
-            step = optimizer.kernel()
-            n_rows, ld = weights.shape
-            slots = take("slots", (n_rows, step.n_slots * ld))
-            row_state = take("state", (n_rows, step.n_state))
-            if n_rows and step.n_state and row_state.min() < 0:
+            slots_shape, state_shape = self._state_shapes(optimizer.kernel())
+            slots, row_state = take("slots", slots_shape), take("state", state_shape)
+            if row_state.size and row_state.min() < 0:
                 raise ValueError("state has negative values")
             self._slots, self._state = slots, row_state
         self._weights = weights

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 import slide
 from slide import hashing, sampling
+from slide._memory import aligned_zeros
 from slide.callbacks import Callback, CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
 from slide.optimizers import SGD, Adam
 
@@ -1406,3 +1407,26 @@ def test_places_that_a_callback_writes_are_those_of_a_copy():
 
     model.fit(x, labels, verbose=0, n_jobs=1, callbacks=LambdaCallback(on_train_begin=spoil))
     assert same_weights(model, expected)
+
+
+def test_weights_without_memory_are_named(monkeypatch):
+    output = slide.Dense(2**31 - 17, "softmax", name="labels")
+    model = slide.Sequential([slide.Input(9), slide.Dense(2**20, "relu"), output])
+    model.compile()
+    words = r"weights of layer 'labels', 1,048,576 inputs and 2,147,483,631 neurons: [\d,.]+ GB"
+    with pytest.raises(MemoryError, match=words):
+        model.fit(np.ones((2, 9)), [0, 1], verbose=0)
+    assert not model.built
+    model = make()
+    model.build()
+    monkeypatch.setattr("slide._memory.available_memory", lambda: 1000)
+    words = "state of Adam for layer 'dense_0', 20 inputs and 16 neurons: 0.0 GB"
+    with pytest.raises(MemoryError, match=words):
+        model.fit(*data(), verbose=0)
+    monkeypatch.undo()
+    model.fit(*data(), verbose=0)
+
+
+def test_memory_that_the_system_refuses_is_a_memory_error():
+    with pytest.raises(MemoryError, match="GB of memory: "):
+        aligned_zeros((1 << 45, 16))

@@ -423,6 +423,11 @@ def test_real_targets_of_mean_squared_error():
 CCE, BCE, MSE = LOSSES
 
 
+TARGETS = (
+    "targets are class ids, integers of shape (3,), or a matrix, dense or sparse, of shape (3, 3)"
+)
+
+
 @pytest.mark.parametrize(
     ("y", "loss", "error", "message"),
     [
@@ -442,6 +447,10 @@ CCE, BCE, MSE = LOSSES
         (np.diag([1, 1e39, 0]), MSE, ValueError, "y[1, 1] is 1e+39, too large for float32"),
         (np.eye(3, dtype=complex), MSE, TypeError, "y must hold real numbers"),
         ([[0], [1, 2], []], CCE, ValueError, "y is not a rectangular array"),
+        ([[0], [1, 2], []], CCE, ValueError, TARGETS),
+        ([[0], [1], [2]], CCE, ValueError, f"n_outputs=3 columns, got 1; {TARGETS}"),
+        (np.zeros((3, 3, 1)), CCE, ValueError, TARGETS),
+        (np.array([[0], [1, 2], []], object), CCE, TypeError, TARGETS),
         (["a", "b", "c"], CCE, TypeError, "y must hold real numbers"),
         (np.eye(3), "hinge", ValueError, "loss_name must be one of 'categorical_crossentropy'"),
     ],
