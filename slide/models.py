@@ -174,6 +174,9 @@ class Sequential:
         ValueError
             If layers are missing, a sampler or the initializer of biases does not suit its layer,
             or a layer has become another model's. Then no layer is built.
+        MemoryError
+            If weights or tables would not fit into the memory that is available. Then no layer is
+            built either.
         """
         with self._exclusive("build"):
             if not self._built:
@@ -572,6 +575,9 @@ class Sequential:
         FloatingPointError
             If the loss or a gradient becomes NaN, infinite or too large for a step. In batch mode
             the weights are those before that batch; the message says which step it was.
+        MemoryError
+            If weights, tables or the optimizer's state would not fit into the memory that is
+            available; the message names the layer.
         """
         self._ready("fit")
         batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
@@ -1291,8 +1297,9 @@ class Sequential:
 
         Metrics of a class of your own are left out, with a warning; give them to `compile` again.
 
-        `pickle`, `copy.deepcopy` and ``joblib.dump`` keep the same, and all metrics; but a pickle
-        can run anything when it is loaded, and this file nothing.
+        `pickle`, `copy.deepcopy` and ``joblib.dump`` keep the same, and all metrics, schedules,
+        initializers and other parts of classes of your own; but a pickle can run anything when it
+        is loaded, and this file nothing.
 
         Parameters
         ----------
@@ -1320,8 +1327,20 @@ class Sequential:
         """
         with self._exclusive("pickle"):
             self._settle()
-            parts = (*saving.describe(self), copy.deepcopy(self.metrics))
-            return saving.restore, (type(self), *parts)
+            config, arrays = saving.describe(self)
+            # As objects, which may be of classes that no name leads to.
+            for described, layer in zip(config["model"]["layers"], self.layers, strict=True):
+                for part in (
+                    "sampler",
+                    "kernel_initializer",
+                    "bias_initializer",
+                    "kernel_regularizer",
+                ):
+                    described[part] = getattr(layer, part)
+            if config["compiled"] is not None:
+                config["compiled"].update(optimizer=self.optimizer, loss=self.loss)
+            config, metrics = copy.deepcopy((config, self.metrics))
+            return saving.restore, (type(self), config, arrays, metrics)
 
     @classmethod
     def load(cls, path: Any) -> Sequential:

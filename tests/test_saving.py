@@ -380,6 +380,42 @@ def test_a_metric_of_ones_own(tmp_path):
         assert other.metrics[1] is not model.metrics[1]
 
 
+class Rising(slide.schedules.Schedule):
+    """A schedule of a user's own."""
+
+    def __call__(self, step):
+        return 0.01 * (1 + step)
+
+    def get_config(self):
+        return {}
+
+
+class Halves(slide.initializers.Initializer):
+    def __call__(self, shape, rng, fan_in=None, fan_out=None):
+        return np.full(shape, 0.5, np.float32)
+
+
+def test_other_parts_of_ones_own():
+    x, y = data()
+    model = slide.Sequential(
+        [
+            slide.Input(x.shape[1]),
+            slide.Dense(6, "relu"),
+            slide.Dense(y.shape[1], "softmax", kernel_initializer=Halves()),
+        ]
+    )
+    model.compile(Adagrad(Rising()))
+    for other in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert (other.get_weights()[2] == 0.5).all()
+    model.fit(x, y, batch_size=16, verbose=0)
+    copies = [copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    model.fit(x, y, batch_size=16, verbose=0)
+    for other in copies:
+        assert other.optimizer is not model.optimizer
+        assert other.fit(x, y, batch_size=16, verbose=0).history["lr"] == [0.1]
+        assert same_weights(other, model)
+
+
 @pytest.mark.parametrize("what", ["optimizer", "loss", "sampler"])
 def test_parts_that_a_file_could_not_name(what, tmp_path):
     class Own(
