@@ -1,8 +1,14 @@
 """What happens between executions of training: history, progress, early stops, checkpoints.
 
-The hooks and their arguments are Keras's, with one difference: ``on_train_batch_begin`` and
-``on_train_batch_end`` are called once per execution, which may be many batches, with the index
-of the execution's last batch in the epoch.
+The hooks and their arguments are Keras's, with these differences:
+
+- ``on_train_batch_begin`` and ``on_train_batch_end`` are called once per execution, which may be
+  many batches, with the index of the execution's last batch in the epoch.
+- Keras's older names for them, ``on_batch_begin`` and ``on_batch_end``, and its hooks of
+  evaluation and prediction, ``on_test_*`` and ``on_predict_*``, are not called.
+- ``model.stop_training`` is looked at after ``on_epoch_end`` only: an epoch that has begun is
+  trained to its end.
+- ``on_train_end`` is also called when an exception ends training after ``on_train_begin``.
 """
 
 from __future__ import annotations
@@ -68,7 +74,7 @@ class Callback:
         """Called before the first epoch."""
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Called after the last epoch with its logs."""
+        """Called after the last epoch with its logs, and where an exception ends training."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Called before epoch number `epoch`, counted from 0."""

@@ -101,6 +101,13 @@ class Constant(Initializer):
     value : float
         A float32.
 
+    Raises
+    ------
+    TypeError
+        If `value` is no number.
+    ValueError
+        If it is not finite or beyond float32.
+
     Examples
     --------
     >>> Constant(2.0)((3,), None)
@@ -158,6 +165,13 @@ class RandomNormal(Initializer):
     stddev : float
         At least 0.
 
+    Raises
+    ------
+    TypeError
+        If an argument is no number.
+    ValueError
+        If one is not finite or beyond float32, or `stddev` is negative.
+
     Examples
     --------
     >>> RandomNormal(stddev=0.01)((2, 3), np.random.default_rng(0)).shape
@@ -187,6 +201,13 @@ class RandomUniform(Initializer):
     ----------
     minval, maxval : float
         The interval's ends, ``minval <= maxval``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no number.
+    ValueError
+        If one is not finite or beyond float32, or `maxval` is less than `minval`.
 
     Examples
     --------

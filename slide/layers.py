@@ -38,6 +38,13 @@ class Input:
         feature, or for dense ones. Either takes sparse and dense `x`; the other form is converted.
         None: as the first data given to the model.
 
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If `n_features` is not between 1 and 2**31 - 17.
+
     Examples
     --------
     >>> Input(784, sparse=False)
@@ -80,8 +87,10 @@ class Dense:
 
     Raises
     ------
+    TypeError
+        If an argument is of a wrong type; the message names it.
     ValueError
-        If an argument is out of range; the message names it.
+        If one is out of range; the message names it.
 
     Examples
     --------

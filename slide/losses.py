@@ -65,6 +65,11 @@ class BinaryCrossentropy(Loss):
         Sum (the default) or mean (Keras's) over the outputs. The mean over 10^5 outputs makes
         gradients so small that Adam's epsilon swallows them.
 
+    Raises
+    ------
+    ValueError
+        If `reduction` is neither.
+
     Examples
     --------
     >>> BinaryCrossentropy(reduction="mean")
@@ -105,6 +110,13 @@ def get(identifier: Any) -> Loss:
 
     ``"sparse_categorical_crossentropy"`` is accepted for ``"categorical_crossentropy"``: the form
     of the targets tells the two apart. ``"mse"`` is mean squared error.
+
+    Raises
+    ------
+    TypeError
+        If `identifier` is of another type.
+    ValueError
+        If it does not describe a loss.
     """
     aliases = {
         "sparse_categorical_crossentropy": "categorical_crossentropy",

@@ -48,6 +48,13 @@ class Sequential:
     stop_training : bool
         A callback sets it to end `fit` after the epoch.
 
+    Raises
+    ------
+    TypeError
+        If a layer is none, or `seed` is no integer.
+    ValueError
+        If `seed` is not between 0 and 2**63 - 1, or a layer cannot be added, see `add`.
+
     Examples
     --------
     >>> import numpy as np
@@ -223,6 +230,13 @@ class Sequential:
 
         After training also the multiplications of the last epoch, layer by layer, in per cent of
         those with all neurons; see `multiplications`.
+
+        A model without weights gets them, for sparse rows unless its `Input` has ``sparse=False``.
+
+        Raises
+        ------
+        RuntimeError, ValueError, MemoryError
+            As in `build`.
         """
         self.build()
         head = ("layer", "inputs", "units", "activation", "parameters", "sampler")
@@ -256,7 +270,16 @@ class Sequential:
         print_fn(f"{spent:,.0f} a sample, {spent / max(dense, 1.0):.2%} of {dense:,.0f}")
 
     def get_weights(self) -> list[np.ndarray]:
-        """Return copies of all weights, layer by layer: (inputs, units), then (units,)."""
+        """Return copies of all weights, layer by layer: (inputs, units), then (units,).
+
+        Moves that rows have missed are made first, see `slide.optimizers`. A model without weights
+        gets them, for sparse rows unless its `Input` has ``sparse=False``.
+
+        Raises
+        ------
+        RuntimeError, ValueError, MemoryError
+            As in `build`.
+        """
         with self._exclusive("get_weights"):
             self.build()
             self._settle()
@@ -265,8 +288,12 @@ class Sequential:
     def set_weights(self, weights: Iterable[Any]) -> None:
         """Replace all weights; the optimizer's state stays.
 
+        A model without weights is built for sparse rows unless its `Input` has ``sparse=False``.
+
         Raises
         ------
+        RuntimeError
+            While another thread uses the model.
         TypeError
             If an array holds anything but real numbers.
         ValueError
@@ -327,6 +354,8 @@ class Sequential:
         ------
         RuntimeError
             If a callback calls it between batches; ``on_epoch_end`` may.
+        TypeError
+            If an argument is of a wrong type.
         ValueError
             If the loss or a metric does not go with the output layer, or a sampler or `staleness`
             not with `update`, or two metrics have one name, or one the name ``"loss"``.
@@ -850,6 +879,14 @@ class Sequential:
         list of csr_array of float32 or None
             One for every hidden layer, of shape (n_samples, units): None where predictions compute
             all neurons. Neurons that are active with activation 0 are left out.
+
+        Raises
+        ------
+        RuntimeError
+            If a callback calls it between batches (``on_epoch_end`` may), or while another thread
+            uses the model.
+        TypeError, ValueError
+            If `x` is not what `predict` would take.
         """
         n_threads = _n_threads(n_jobs)
         with self._exclusive("active_sets"):
@@ -947,6 +984,8 @@ class Sequential:
     ) -> dict[str, float]:
         """Return the loss over all neurons and the metrics of `compile`, by name.
 
+        Moves that rows have missed are made first, see `slide.optimizers`.
+
         Parameters
         ----------
         x, y, sample_weight, n_jobs
@@ -1001,6 +1040,8 @@ class Sequential:
         n_candidates: int | float | None = None,
     ) -> Any:
         """Return the scores of all outputs, or the best outputs of every row.
+
+        Moves that rows have missed are made first, see `slide.optimizers`.
 
         Parameters
         ----------
@@ -1289,6 +1330,9 @@ class Sequential:
 
     def save(self, path: Any) -> None:
         """Write the model to a file: weights, optimizer state, tables and training position.
+
+        Moves that rows have missed are made first, see `slide.optimizers`. A model without weights
+        gets them, for sparse rows unless its `Input` has ``sparse=False``.
 
         A loaded model goes on training as this one would, bit for bit in batch mode or with one
         thread. An index that `predict` has made is in the file as well, with about 80 bytes a

@@ -8,10 +8,12 @@ A step that a row skips is a step with gradient zero. Its momentum goes on movin
 decay. These moves are made up for, in closed form, when the row is touched next, and for all rows
 at the end of an epoch and before weights are evaluated, read or saved; until then the row is
 computed with the weights of its last step. So training touches few rows and follows the dense
-algorithms: momentum exactly, Adam up to the change of its bias corrections and of the learning rate
-after the row's last step and its epsilon, Adagrad without any skipped move. Only penalties differ:
-a row is penalized in the steps that touch it. In hogwild mode the clock counts batches, and with it
-Adam's bias corrections: its first steps are then too short.
+algorithms: momentum exactly in the sum of a row's moves, Adam up to the change of its bias
+corrections and of the learning rate after the row's last step and its epsilon, Adagrad without any
+skipped move. When a forward pass sees a move differs: a batch that touches a row is computed before
+the moves that the row has missed are made. Penalties differ too: a row is penalized in the steps
+that touch it. In hogwild mode the clock counts batches, and with it Adam's bias corrections: its
+first steps are then too short.
 
 ``Adam(lazy=True)`` stops a skipped row's moments instead, as PyTorch's SparseAdam and TensorFlow's
 LazyAdam do: the moves that follow a rare gradient, with Adam's usual betas nine times as much as
@@ -87,6 +89,13 @@ class SGD(Optimizer):
         In [0, 1).
     nesterov : bool
         Needs momentum.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If one is out of range, or `nesterov` comes without momentum.
     """
 
     def __init__(self, learning_rate: Any = 0.01, momentum: float = 0.0, nesterov: bool = False):
@@ -125,6 +134,13 @@ class Adagrad(Optimizer):
         of a neuron is one number instead of one a weight.
     momentum : float
         In [0, 1); without `rowwise`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If one is out of range, or `momentum` comes with `rowwise`.
     """
 
     def __init__(
@@ -192,6 +208,13 @@ class Adam(Optimizer):
         Whether a row that skips steps stays where it is, moments and all, until its next one:
         ``d`` is 0 above, ``t`` still counts all steps. Wants about twice the learning rate; worth
         a try where most features are rare and each point has many of them.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If one is out of range, or `beta_1` is more than the square root of `beta_2`.
     """
 
     def __init__(
@@ -229,7 +252,15 @@ class Adam(Optimizer):
 
 
 def get(identifier: Any) -> Optimizer:
-    """Return an optimizer from its name, itself or what `serialize` gave."""
+    """Return an optimizer from its name, itself or what `serialize` gave.
+
+    Raises
+    ------
+    TypeError
+        If `identifier` is of another type.
+    ValueError
+        If it does not describe an optimizer.
+    """
     return check.resolve("optimizer", identifier, Optimizer, (SGD, Adagrad, Adam))
 
 

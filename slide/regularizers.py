@@ -14,12 +14,21 @@ __all__ = ["L2", "get", "serialize"]
 class L2:
     """Keras's L2 penalty, ``l2 * sum(w ** 2)``, whose gradient is ``2 * l2 * w``.
 
-    The gradient is added for the weights of the rows that a batch touches, and for no bias.
+    The gradient is added for the weights of the rows that a batch touches, and for no bias. The
+    penalty itself is not part of the loss that training and `evaluate` report: call this object on
+    a layer's weights for it.
 
     Parameters
     ----------
     l2 : float
         The penalty's factor, at least 0.
+
+    Raises
+    ------
+    TypeError
+        If `l2` is no number.
+    ValueError
+        If it is negative, not finite or beyond float32.
 
     Examples
     --------

@@ -55,6 +55,13 @@ class Constant(Schedule):
     learning_rate : float
         At least 0.
 
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is negative or not finite.
+
     Examples
     --------
     >>> Constant(0.1)(1000)
@@ -84,6 +91,13 @@ class ExponentialDecay(Schedule):
         In (0, 1].
     staircase : bool
         Whether the exponent is rounded down, so that the rate falls in steps.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If one is out of range.
 
     Examples
     --------
@@ -130,6 +144,13 @@ class InverseTimeDecay(Schedule):
     staircase : bool
         Whether ``step / decay_steps`` is rounded down.
 
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If one is out of range.
+
     Examples
     --------
     >>> InverseTimeDecay(0.1, decay_steps=10, decay_rate=1.0)(10)
@@ -173,6 +194,13 @@ class CosineDecay(Schedule):
     alpha : float
         The last rate as a fraction of the first, in [0, 1].
 
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If one is out of range.
+
     Examples
     --------
     >>> CosineDecay(0.1, decay_steps=10)(10)
@@ -207,6 +235,14 @@ class PiecewiseConstantDecay(Schedule):
     values : sequence of float
         One more than `boundaries`: ``values[i]`` holds while ``step <= boundaries[i]``, the last
         one after that.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If a step or a rate is out of range, `boundaries` do not increase, or the lengths do not
+        fit.
 
     Examples
     --------
@@ -255,6 +291,13 @@ class LinearWarmup(Schedule):
     start : float
         The rate at step 0, at least 0.
 
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If one is out of range, or `schedule` does not describe one.
+
     Examples
     --------
     >>> schedule = LinearWarmup(ExponentialDecay(0.5, 10, 0.5), warmup_steps=100)
@@ -263,7 +306,7 @@ class LinearWarmup(Schedule):
     """
 
     def __init__(self, schedule: Schedule | float, warmup_steps: int, start: float = 0.0):
-        self.schedule = get(schedule)
+        self.schedule = _get("schedule", schedule)
         self.warmup_steps = check.check_positive_int("warmup_steps", warmup_steps)
         self.start = _rate("start", start)
 
@@ -300,10 +343,14 @@ def get(identifier: Any) -> Schedule:
     >>> get(0.1)(0)
     0.1
     """
+    return _get("learning_rate", identifier)
+
+
+def _get(name: str, identifier: Any) -> Schedule:
     if isinstance(identifier, numbers.Real):
-        return Constant(_rate("learning_rate", identifier))
+        return Constant(_rate(name, identifier))
     if isinstance(identifier, str):
-        raise TypeError(f"learning_rate must be a number or a Schedule, got {identifier!r}")
+        raise TypeError(f"{name} must be a number or a Schedule, got {identifier!r}")
     classes = (
         Constant,
         CosineDecay,
@@ -312,7 +359,7 @@ def get(identifier: Any) -> Schedule:
         LinearWarmup,
         PiecewiseConstantDecay,
     )
-    return check.resolve("learning_rate", identifier, Schedule, classes)
+    return check.resolve(name, identifier, Schedule, classes)
 
 
 def serialize(schedule: Schedule) -> dict[str, Any]:

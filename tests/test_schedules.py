@@ -101,6 +101,8 @@ def test_get():
             "values must be one longer than boundaries",
         ),
         (lambda: schedules.LinearWarmup(0.1, True), TypeError, "warmup_steps .* got True"),
+        (lambda: schedules.LinearWarmup("fast", 5), TypeError, "^schedule must be .* got 'fast'"),
+        (lambda: schedules.LinearWarmup(-1, 5), ValueError, "^schedule must be at least 0, got -1"),
         (lambda: schedules.get(True), TypeError, "learning_rate must be .* got True"),
         (lambda: schedules.get("cosine"), TypeError, "learning_rate must be .* got 'cosine'"),
         (lambda: schedules.get(None), TypeError, "learning_rate must be .* got None"),
