@@ -307,7 +307,7 @@ def test_a_callback_between_batches_cannot_use_the_kernels():
     """It can look at the weights."""
     x, y = data()
     weights = []
-    model = make(steps=1)
+    model = make(steps=1, sampler=sampling.Uniform(5))
     look = LambdaCallback(on_train_batch_end=lambda *_: weights.append(model.get_weights()))
     model.fit(x, y, batch_size=30, verbose=0, callbacks=[look])
     assert len(weights) == 3
@@ -318,6 +318,7 @@ def test_a_callback_between_batches_cannot_use_the_kernels():
         lambda *_: model.fit(x, y, verbose=0),
         lambda *_: model.evaluate(x, y),
         lambda *_: model.compile("sgd"),
+        lambda *_: model.set_sampler(sampling.Uniform(3)),
     ):
         uses = LambdaCallback(on_train_batch_end=use)
         for arguments in ((x, y), (batches_of(x, y),)):
