@@ -422,11 +422,12 @@ class Dense:
         step = optimizer.kernel()
         if training and self._slots is None:
             slots, state = self._state_shapes(step)
-            check_memory(
-                f"state of {type(optimizer).__name__} for layer {self.name!r}, {self.n_in:,} "
-                f"inputs and {self.units:,} neurons",
-                4 * (slots[0] * slots[1] + state[0] * state[1]),
-            )
+            if not self.by_feature:  # that of features that no point has takes no memory
+                check_memory(
+                    f"state of {type(optimizer).__name__} for layer {self.name!r}, {self.n_in:,} "
+                    f"inputs and {self.units:,} neurons",
+                    4 * (slots[0] * slots[1] + state[0] * state[1]),
+                )
             new = aligned_zeros(slots), aligned_zeros(state)
             optimizer.start(*new)
             self._slots, self._state = new
