@@ -20,6 +20,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from _common import (  # noqa: E402
     WorkerError,
     cache_directory,
+    mean,
     run_rounds,
     run_worker,
     select,
@@ -83,6 +84,7 @@ def parse(arguments=None):
         help="choose each network's learning rate among these, by its P@1 on a tenth of the "
         "training points while it trains on the others: see README.md",
     )
+    add("--rate-seeds", type=int, default=3, help="whose mean P@1 --rates compares (default 3)")
     add(
         "--environments",
         default=str(default_directory()),
@@ -172,7 +174,8 @@ def command_of(peer, path, name, options, rate, seed):
 
 
 def tune(peers, name, options):
-    """Train each network at all rates, and report P@1 on points held out of the training set.
+    """Train each network at all rates, and report P@1 on points held out of the training set, as
+    means over the seeds.
 
     Returns
     -------
@@ -184,15 +187,19 @@ def tune(peers, name, options):
     for peer in (peer for peer in peers if peer.network):
         found = []
         for rate in options.rates:
+            curves = []
             try:
-                command = command_of(peer, path, name, options, rate, 0)
-                lines = run_worker(command, options.threads)
+                for seed in range(options.rate_seeds):
+                    command = command_of(peer, path, name, options, rate, seed)
+                    lines = run_worker(command, options.threads)
+                    curves.append([line["precision"][0] for line in select(lines, "epoch")])
             except WorkerError as error:
                 log(f"tuning {peer.name}: {str(error)[-200:]}")
                 break
-            epochs_done = select(lines, "epoch")
-            if epochs_done:
-                found.append([rate, [line["precision"][0] for line in epochs_done]])
+            if curves and curves[0]:
+                found.append(
+                    [rate, [round(mean(column), 2) for column in zip(*curves, strict=True)]]
+                )
         if found:
             records += [{**line, "system": peer.name} for line in select(lines, "start")]
             records.append({"record": "tuning", "system": peer.name, "precision": found})
