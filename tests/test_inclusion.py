@@ -199,6 +199,60 @@ def test_zero_vectors_are_at_a_right_angle():
     assert kernel.probabilities(np.zeros(1), np.zeros(1), 1.0)[0] == pytest.approx(0.5, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["l2_alsh", "sign_alsh", "simple_lsh"])
+def test_probabilities_of_neurons_that_outgrew_their_tables(name):
+    """Weights four times as long as those that the tables were built from are improbable no more
+    than a little: the sums stay near the number of neurons."""
+    rng = np.random.default_rng(0)
+    w, x = 0.05 * rng.standard_normal((300, 9)), np.abs(rng.standard_normal((50, 9)))
+    sums = []
+    for seed in range(10):
+        active = active_set(sampling.LSH(EXACT[name], 300, correction="logq"), parameters(w), seed)
+        active.select_batch(parameters(w), inputs(x), [[]] * 50, step=0)
+        own = active.select_batch(parameters(4 * w), inputs(x), [[]] * 50, step=1)[2]
+        sums += [(1 / pi).sum() for _, pi in own]
+    assert 300 / 1.5 < np.mean(sums) < 300 * 1.5
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        hashing.SimHash(2, 3),
+        hashing.SimHash(2, 3, "sparse"),
+        hashing.SimHash(2, 3, "hadamard"),
+        hashing.CrossPolytope(1, 6, dim=3),
+    ],
+    ids=repr,
+)
+def test_neurons_of_zeros_are_retrieved_as_at_a_right_angle(family):
+    p, x = parameters(np.zeros((200, 9))), inputs(np.random.default_rng(0).standard_normal((20, 9)))
+    sums = []
+    for seed in range(40):
+        active = active_set(sampling.LSH(family, 200, correction="logq"), p, seed)
+        own = active.select_batch(p, x, [[]] * 20)[2]
+        sums.append(np.mean([(1 / pi).sum() for _, pi in own]))
+    assert abs(np.mean(sums) - 200) < SIGMAS * np.std(sums) / math.sqrt(40)
+    # They stay in their buckets.
+    before = active.get_state()
+    active.weights_moved()
+    active.select_batch(p, x[:1], [[]], step=100)
+    assert active.n_rebuilds == 1
+    np.testing.assert_array_equal(active.get_state()["tables.ids"], before["tables.ids"])
+
+
+@pytest.mark.parametrize("correction", [None, "logq"])
+def test_a_layer_that_begins_at_zero_learns(correction):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((400, 8)).astype(np.float32), rng.integers(0, 50, 400)
+    x += 2 * rng.standard_normal((50, 8)).astype(np.float32)[y]
+    sampler = sampling.LSH(hashing.SimHash(2, 4), 30, rebuild_every=5, correction=correction)
+    output = slide.Dense(50, "softmax", sampler=sampler, kernel_initializer="zeros")
+    model = slide.Sequential([slide.Input(8, sparse=False), slide.Dense(16, "relu"), output])
+    model.compile(slide.optimizers.Adam(0.01))
+    model.fit(x, y, batch_size=50, epochs=10, verbose=0, n_jobs=1)
+    assert model.evaluate(x, y)["loss"] < 0.8 * math.log(50)
+
+
 # ------------------------------------------------------------------------------ two phases
 
 

@@ -248,6 +248,15 @@ def test_zero_weights_and_queries():
             assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.parametrize("inner", [SimHash(3, 9), CrossPolytope(1, 9), WTA(2, 9, 4)], ids=repr)
+def test_neurons_that_are_all_their_mean_are_found(inner):
+    w, q = np.ones((200, 15), np.float32), vectors()[1]
+    active = LSH(Transformed(inner, centred=True), 200).active_set(200, 15, 0, 1)
+    active.select_batch(parameters(w), aligned(q), [[]] * 20)
+    assert active.retriever.statistics()["outside"] == 0
+    assert isinstance(inner, WTA) or all(map(len, active.retriever.query(aligned(q), 200)))
+
+
 # ----------------------------------------------------------------------------- recall
 
 

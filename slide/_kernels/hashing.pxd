@@ -15,6 +15,11 @@ cdef class HashFamily:
     cdef readonly object arrays     # the functions' parameters by name
     cdef readonly int n_ranges      # parts of the items whose codes differ; see `of_range`
     cdef readonly bint fitted       # functions depend on the weights, by `fit`
+    # Of families of angles, what `any_code` needs: bits of a function, and its values, all equally
+    # likely at a right angle; 0: of others
+    cdef int bits_of_value
+    cdef uint64_t n_values
+    cdef uint64_t any_code(self, uint64_t key) noexcept nogil
     cdef bint fit(self, Parameters p, bint anyhow) noexcept nogil
     cdef void query_codes(self, const float *x, int first, int last, uint64_t *out,
                           float *scratch) noexcept nogil
@@ -45,6 +50,13 @@ cdef inline void nowhere(uint64_t *out, Py_ssize_t n) noexcept nogil:
 cdef inline uint64_t append(uint64_t code, uint64_t value) noexcept nogil:
     """The code with one function more, where values do not fit side by side."""
     return mix64(code * <uint64_t> 0x9E3779B97F4A7C15 + value + 1)
+
+
+cdef inline double convertible(double value) noexcept nogil:
+    """The value, or the nearest that an int64 holds: to convert another one is undefined in C."""
+    if not -9e18 < value < 9e18:
+        return 9e18 if value > 0 else -9e18
+    return value
 
 
 cdef in_range(arrays, name, Py_ssize_t n)

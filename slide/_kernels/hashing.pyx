@@ -6,7 +6,7 @@ depends on nothing but its own table's parameters: tables can get new functions 
 cimport cython
 from cython.parallel cimport prange
 from libc.math cimport floor
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport below, next64, normals, stream, uniform
@@ -18,7 +18,7 @@ import numpy as np
 
 cdef class HashFamily:
     def __cinit__(self, *args, **kwargs):
-        self.n_ranges, self.fitted = 1, False
+        self.n_ranges, self.fitted, self.n_values = 1, False, 0
 
     cdef bint fit(self, Parameters p, bint anyhow) noexcept nogil:
         """Whether the functions, fitted to the weights, had to change, and all codes with them."""
@@ -40,6 +40,18 @@ cdef class HashFamily:
                     float *scratch) noexcept nogil:
         """out[t - first] = code of x (ld floats) in table t, for first <= t < last."""
         pass
+
+    cdef uint64_t any_code(self, uint64_t key) noexcept nogil:
+        """A random code, all equally likely, that is a function of the key: of a vector without a
+        direction, which is at a right angle to every other one. NO_BUCKET if that has no defined
+        probability of collision."""
+        cdef uint64_t code = 0
+        cdef int _
+        if self.n_values == 0:
+            return NO_BUCKET
+        for _ in range(self.n_functions):
+            code = code << self.bits_of_value | below(&key, <uint32_t> self.n_values)
+        return code
 
     cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil:
         """New functions for the tables from `first` to before `last`."""
@@ -81,6 +93,7 @@ cdef class SimHash(HashFamily):
                   uint64_t seed):
         self.dim, self.ld = dim, padded(dim)
         self.n_functions, self.n_tables, self.code_bits = n_functions, n_tables, n_functions
+        self.bits_of_value, self.n_values = 1, 2
         self.products = n_functions * dim
         projections = np.zeros((n_tables * n_functions, self.ld), dtype=np.float32)
         self.arrays = {"projections": projections}
@@ -135,6 +148,7 @@ cdef class SparseSimHash(HashFamily):
             raise ValueError(f"{n_nonzero} of {dim} coordinates")
         self.dim, self.ld, self.n_nonzero = dim, padded(dim), n_nonzero
         self.n_functions, self.n_tables, self.code_bits = n_functions, n_tables, n_functions
+        self.bits_of_value, self.n_values = 1, 2
         self.products = n_functions * n_nonzero
         self.permutation = Buffer(dim * sizeof(int32_t))
         coordinates = np.zeros((n_tables * n_functions, n_nonzero), dtype=np.int32)
@@ -227,10 +241,7 @@ cdef class E2LSH(HashFamily):
             for k in range(self.n_functions):
                 i = t * self.n_functions + k
                 cell = floor((<double> scratch[i] + self.offsets[from_ + i]) / self.width)
-                # What no int64 holds must not be converted, which C leaves undefined.
-                if not -9e18 < cell < 9e18:
-                    cell = 9e18 if cell > 0 else -9e18
-                code = append(code, <uint64_t> <int64_t> cell)
+                code = append(code, <uint64_t> <int64_t> convertible(cell))
             out[t] = code >> 1
 
 

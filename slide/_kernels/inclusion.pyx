@@ -39,7 +39,8 @@ cdef class Inclusion:
 
     cdef double probability(self, double product, double w2, double x2) noexcept nogil:
         """Of a neuron from its product with the input and both squared norms."""
-        cdef double s = self.bound / self.scale[0], near, norm, left
+        # As a neuron that outgrew the limit since the last look is hashed.
+        cdef double s = self.bound / max(self.scale[0], sqrt(w2)), near, norm, left
         cdef Py_ssize_t at, last = self.log_pi.shape[0] - 1
         if self.transform:                  # to the same of P(w) and Q(x), Q(x) of norm 1
             product *= s / sqrt(max(x2, 1e-30))

@@ -186,5 +186,7 @@ cdef class HashRetriever(Retriever):
     cdef uint64_t next_seed
     cdef int next_table             # -1: none is being renewed
     cdef Buffer order_buffer
+    cdef void _codes(self, HashFamily family, Parameters p, Py_ssize_t row, int first, int last,
+                     uint64_t *out, int thread) noexcept nogil
     cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t seed,
                       int n_threads) noexcept nogil

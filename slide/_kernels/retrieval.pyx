@@ -383,6 +383,16 @@ cdef class HashRetriever(Retriever):
         else:
             self._insert(p, changed, n, seed, n_threads)
 
+    cdef void _codes(self, HashFamily family, Parameters p, Py_ssize_t row, int first, int last,
+                     uint64_t *out, int thread) noexcept nogil:
+        """Codes of a neuron. Those of zeros alone are random: nothing that all neurons leave out
+        would ever be trained."""
+        cdef int t
+        family.codes(p.w + row * p.ld, first, last, out, <float *> self.scratch.p[thread])
+        for t in range(last - first):
+            if out[t] == <uint64_t> NO_BUCKET:
+                out[t] = family.any_code(stream(<uint64_t> row, 33, <uint64_t> (first + t)))
+
     cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t seed,
                       int n_threads) noexcept nogil:
         cdef int first = 0, width, t
@@ -405,9 +415,8 @@ cdef class HashRetriever(Retriever):
         while first < self.family.n_tables:
             width = min(self.tables_at_once, self.family.n_tables - first)
             for i in prange(n, schedule="dynamic", chunksize=256, num_threads=n_threads):
-                self.family.codes(
-                    p.w + (ids[i] if ids != NULL else i) * p.ld, first, first + width,
-                    codes + i * width, <float *> self.scratch.p[omp_get_thread_num()])
+                self._codes(self.family, p, ids[i] if ids != NULL else i, first, first + width,
+                            codes + i * width, omp_get_thread_num())
             for t in prange(width, schedule="dynamic", chunksize=1, num_threads=n_threads):
                 self.tables.insert(first + t, ids, codes + t, width, n, moved,
                                    omp_get_thread_num())
@@ -420,8 +429,8 @@ cdef class HashRetriever(Retriever):
         cdef Py_ssize_t i
         cdef int n_tables = self.family.n_tables
         for i in prange(n, schedule="dynamic", chunksize=16, num_threads=n_threads):
-            self.family.codes(p.w + ids[i] * p.ld, 0, n_tables, out + i * n_tables,
-                              <float *> self.scratch.p[omp_get_thread_num()])
+            self._codes(self.family, p, ids[i], 0, n_tables, out + i * n_tables,
+                        omp_get_thread_num())
         self.count(0, self.family.products * n_tables * n)
 
     cdef void roll(self, Parameters p, int table, Py_ssize_t first, Py_ssize_t last,
@@ -432,8 +441,7 @@ cdef class HashRetriever(Retriever):
             self.next_family.redraw(seed, table, table + 1)
             self.next_table, self.next_seed = table, seed
         for i in prange(first, last, schedule="dynamic", chunksize=256, num_threads=n_threads):
-            self.next_family.codes(p.w + i * p.ld, table, table + 1, codes + i,
-                                   <float *> self.scratch.p[omp_get_thread_num()])
+            self._codes(self.next_family, p, i, table, table + 1, codes + i, omp_get_thread_num())
         self.count(0, self.family.products * (last - first))
         if last == self.roll_units:
             self.tables.refill(table, codes, <uint8_t *> self.moved_buffer.p, 0)
