@@ -570,6 +570,19 @@ def test_principal_functions_are_orthonormal_and_follow_the_inputs():
     np.testing.assert_allclose(mean, [*x.mean(axis=0), 1], atol=0.5)
 
 
+def test_principal_bits_have_the_same_share_of_the_variance():
+    rng = np.random.default_rng(3)
+    spectrum = 1 / (1 + np.arange(12))
+    x = rng.normal(size=(1000, 12)) * spectrum @ np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    shares = []
+    for seed in range(8):
+        _, arrays = principal_layer(4, 2, x.astype(np.float32), seed)
+        shares.append((x @ arrays["projections"][:8, :12].T).var(axis=0))
+    shares = np.mean(shares, axis=0)
+    assert (0.5 * shares.mean() < shares).all()
+    assert (shares < 2 * shares.mean()).all()
+
+
 def test_principal_projections_have_their_place():
     with pytest.raises(ValueError, match="principal"):
         SimHash(4, 2, "principal", transform="sign_alsh")

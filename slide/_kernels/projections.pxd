@@ -50,6 +50,7 @@ cdef class ProjectionRetriever(Retriever):
     cdef void learn(self, const int32_t *ids, const float *x, Py_ssize_t n) noexcept nogil
     cdef bint turn(self, uint64_t seed) noexcept nogil
     cdef bint _orthogonalize(self, Py_ssize_t i) noexcept nogil
+    cdef void _orthogonalize_or_draw(self, Py_ssize_t i, uint64_t *state) noexcept nogil
     cdef Py_ssize_t _visit(self, float *q, float squared, int32_t *out, Py_ssize_t n,
                            Py_ssize_t most, Marks *marks, uint64_t *rng,
                            int thread) noexcept nogil

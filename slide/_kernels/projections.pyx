@@ -5,6 +5,7 @@ from libc.math cimport floor, sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from slide._kernels.hashing cimport convertible
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.random cimport below, next64, normal, normals, stream, uniform
 from slide._kernels.ranking cimport largest
@@ -209,8 +210,8 @@ cdef class ProjectionRetriever(Retriever):
             if self.cell == 0:
                 code = (code << 1) | (value > 0)
             else:
-                code = (code << self.bits) | (
-                    <uint64_t> <int64_t> floor((value + self.offsets[0, i]) / self.cell) & mask)
+                value = convertible((value + self.offsets[0, i]) / self.cell)
+                code = (code << self.bits) | (<uint64_t> <int64_t> floor(value) & mask)
         return code
 
     cdef void build(self, Parameters p, uint64_t seed, int n_threads) noexcept nogil:
@@ -353,7 +354,8 @@ cdef class ProjectionRetriever(Retriever):
 
         One step of streaming principal component analysis by blocks (Mitliagkas et al., NIPS 2013)
         after 1, 2, 4, ... batches, then after every BLOCK_BATCHES. A random rotation within the
-        subspace gives all bits the same share of the variance.
+        subspace gives all bits the same share of the variance in expectation: one of an
+        orthonormal basis, since the moments themselves are longer in directions of more variance.
         """
         cdef Py_ssize_t i, j, c, k = self.n_functions * self.n_tables
         cdef int64_t batches = <int64_t> self.seen[1] + 1
@@ -376,15 +378,19 @@ cdef class ProjectionRetriever(Retriever):
             for c in range(self.dim):
                 self.moments[c, j] -= self.middle[j] * self.functions[k, c]
         for i in range(k):
+            for c in range(self.dim):
+                self.functions[i, c] = self.moments[c, i]
+            self._orthogonalize_or_draw(i, &state)
+        for i in range(k):
+            for c in range(self.dim):
+                self.moments[c, i] = self.functions[i, c]
+        for i in range(k):
+            memset(&self.functions[i, 0], 0, self.functions.shape[1] * sizeof(float))
             for j in range(k):
                 g = normal(&state)
                 for c in range(self.dim):
                     self.functions[i, c] += g * self.moments[c, j]
-            if not self._orthogonalize(i):
-                # Fewer inputs than functions, or all alike so far: any other direction.
-                normals(&self.functions[i, 0], self.dim, &state)
-                if not self._orthogonalize(i):
-                    memset(&self.functions[i, 0], 0, self.functions.shape[1] * sizeof(float))
+            self._orthogonalize_or_draw(i, &state)
         for j in range(k + 1):
             for c in range(self.dim):
                 self.columns[c, j] = self.functions[j, c]
@@ -411,6 +417,15 @@ cdef class ProjectionRetriever(Retriever):
                     simd.rows_dot(&s, &self.functions[j, 0], ld, NULL, 1, f)
                     simd.axpy(f, &self.functions[j, 0], ld, -s)
         return True
+
+    cdef void _orthogonalize_or_draw(self, Py_ssize_t i, uint64_t *state) noexcept nogil:
+        """The same; where nothing is left, function i becomes any other direction, or 0."""
+        if self._orthogonalize(i):
+            return
+        # Fewer inputs than functions, or all alike so far.
+        normals(&self.functions[i, 0], self.dim, state)
+        if not self._orthogonalize(i):
+            memset(&self.functions[i, 0], 0, self.functions.shape[1] * sizeof(float))
 
     cdef Py_ssize_t _visit(self, float *q, float squared, int32_t *out, Py_ssize_t n,
                            Py_ssize_t most, Marks *marks, uint64_t *rng,
@@ -451,7 +466,8 @@ cdef class ProjectionRetriever(Retriever):
                     code = (code << 1) | (value > 0)
                     inner = <float> value
                 else:
-                    value = (value + self.offsets[0, t * self.n_functions + k]) / self.cell
+                    value = convertible(
+                        (value + self.offsets[0, t * self.n_functions + k]) / self.cell)
                     code = (code << self.bits) | (<uint64_t> <int64_t> floor(value) & mask)
                     inner = <float> (value - floor(value))
                 if self.n_probes > 1:
