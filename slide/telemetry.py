@@ -392,8 +392,7 @@ def diagnose_layer(
     found.drift = drift(layer, active, n_threads)
     work = active.maintenance()
     found.table_age, found.rebuilds = work["table_age"], work["n_rebuilds"]
-    if work["n_rebuilds"] and work["seconds"]:
-        found.rebuild_seconds = work["seconds"] / work["n_rebuilds"]
+    found.rebuild_seconds = work.get("rebuild_seconds")
     next_rebuild, _, built = active.get_state()["schedule"]
     found.rebuild_due = bool(not built or next_rebuild <= step)
     arrays = active.retriever.arrays.values()

@@ -118,6 +118,49 @@ def test_rebuilds_of_the_fixed_schedule_are_where_the_formula_puts_them(every, d
     assert "drift" not in found
 
 
+@pytest.mark.parametrize("schedule", ["fixed", "drift"])
+def test_tables_that_are_built_late_are_not_rebuilt_at_once(schedule):
+    """As those of a sampler that a trained layer gets; of new functions as well."""
+    p, _ = layer(20)
+    active = make(SimHash(2, 3), schedule, 20, 5)
+    for step in range(83, 98):
+        if step == 95:
+            active.weights_replaced()
+        maintain(active, p, step)
+        mark(active, [3])
+        due = active.get_state()["schedule"][0]
+        assert due == (88 if step < 88 else 93 if step < 93 else 98)
+    assert active.get_state()["schedule"][1] == (2 if schedule == "fixed" else 0)
+    active.weights_replaced()
+    maintain(active, p, 99)
+    assert active.get_state()["schedule"][0] == 104
+
+
+@pytest.mark.parametrize("schedule", ["fixed", rebuilds.Drift(0.0, n_sampled=3000), "rolling"])
+def test_seconds_of_a_rebuild_are_those_of_rebuilds_alone(schedule):
+    """Neither the first build counts, nor what a file says of rebuilds before."""
+    p, w = layer(3000)
+    active, again = (make(SimHash(6, 20), schedule, 3000, 20) for _ in range(2))
+    rng = np.random.default_rng(0)
+
+    def train(active, steps):
+        for step in steps:
+            w[:5] = rng.standard_normal((5, DIM))
+            mark(active, range(5))
+            maintain(active, p, step)
+
+    maintain(active, p, 0)
+    assert "rebuild_seconds" not in active.maintenance()
+    train(active, range(1, 200))
+    found = active.maintenance()
+    assert 0 < found["rebuild_seconds"] * found["n_rebuilds"] < found["seconds"]
+    again.set_state(active.get_state())
+    assert "rebuild_seconds" not in again.maintenance()
+    train(again, range(200, 230))
+    found, n = again.maintenance(), again.n_rebuilds - active.n_rebuilds
+    assert found["rebuild_seconds"] * n == pytest.approx(found["seconds"], rel=0.5)
+
+
 # ------------------------------------------------------------------------------------- drift
 
 

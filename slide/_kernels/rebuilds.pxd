@@ -28,6 +28,7 @@ cdef class Rebuilds:
     # Telemetry
     cdef readonly uint64_t n_rebuilds
     cdef readonly double seconds
+    cdef double timed, timed_seconds    # rebuilds since this was made, and their seconds
     cdef int64_t[::1] refreshed         # per table the step at which it was
     cdef int64_t hashed_codes, now
     cdef void maintain(self, Parameters p, uint64_t seed, uint64_t step,
@@ -37,6 +38,7 @@ cdef class Rebuilds:
                      int n_threads) noexcept nogil
     cdef void _rebuild(self, Parameters p, uint64_t seed, uint64_t step,
                        int n_threads) noexcept nogil
+    cdef void _wait(self, uint64_t step) noexcept nogil
     cdef void _all_refreshed(self, Parameters p, uint64_t seed, uint64_t step,
                              int n_threads) noexcept nogil
     cdef void _measure_drift(self, Parameters p, int n_threads) noexcept nogil

@@ -34,8 +34,9 @@ cdef class Rebuilds:
         if self.roll_steps and (retriever is None or retriever.roll_units == 0):
             raise ValueError("tables that are not renewed one after the other")
         self.n_panel = min(self.n_panel, n_neurons) if retriever is not None else 0
-        self.next_rebuild = self.rebuild_every
+        self.next_rebuild = 0           # it counts from the step that builds the tables
         self.n_rebuilds, self.built, self.seconds, self.drift = 0, False, 0, -1
+        self.timed = self.timed_seconds = 0
         self.panel = np.zeros(self.n_panel, np.int32)
         self.panel_changed = np.zeros(self.n_panel, np.int32)
         self.panel_codes = np.zeros((self.n_panel, n_tables), np.uint64)
@@ -51,7 +52,7 @@ cdef class Rebuilds:
 
         What is done depends on the state and the step alone, and at most once for a step.
         """
-        cdef double started
+        cdef double started, took, rebuilt = 0
         if self.retriever is None:
             return
         self.retriever.watch(p)
@@ -62,16 +63,21 @@ cdef class Rebuilds:
         if not self.built:
             self._build(p, seed, step, n_threads)
         elif self.roll_steps:
+            rebuilt = 1.0 / self.roll_steps
             self._roll(p, seed, step, n_threads)
-        elif self.n_panel == 0:
-            self._rebuild(p, seed, step, n_threads)
         else:
-            self._measure_drift(p, n_threads)
-            if self.drift > self.threshold:
+            if self.n_panel:
+                self._measure_drift(p, n_threads)
+            if self.n_panel == 0 or self.drift > self.threshold:
+                rebuilt = 1
                 self._rebuild(p, seed, step, n_threads)
             else:
                 self.next_rebuild = step + self.rebuild_every
-        self.seconds += omp_get_wtime() - started
+        took = omp_get_wtime() - started
+        self.seconds += took
+        if rebuilt:
+            self.timed += rebuilt
+            self.timed_seconds += took
 
     cdef Py_ssize_t _find_changed(self) noexcept nogil:
         """Lists the neurons whose weights changed since the last rebuild; returns how many."""
@@ -90,6 +96,8 @@ cdef class Rebuilds:
         if self.roll_steps:
             self.round[0] = self.round[1] = 0
             self.next_rebuild = step + 1
+        elif self.next_rebuild <= step:
+            self._wait(step)
         self._all_refreshed(p, seed, step, n_threads)
 
     cdef void _rebuild(self, Parameters p, uint64_t seed, uint64_t step,
@@ -103,11 +111,13 @@ cdef class Rebuilds:
                                new_functions, n_threads)
         self.hashed_codes += (self.n_neurons if new_functions else n) \
             * self.retriever.tables.n_tables
-        # The t-th rebuild comes rebuild_every * exp(decay * t) steps after the one before
-        # (SLIDE, section 4.2).
-        self.next_rebuild = step + self.rebuild_every * exp(
-            self.rebuild_decay * self.n_rebuilds)
+        self._wait(step)
         self._all_refreshed(p, seed, step, n_threads)
+
+    cdef void _wait(self, uint64_t step) noexcept nogil:
+        """The t-th rebuild comes rebuild_every * exp(decay * t) steps after the one before (SLIDE,
+        section 4.2)."""
+        self.next_rebuild = step + self.rebuild_every * exp(self.rebuild_decay * self.n_rebuilds)
 
     cdef void _all_refreshed(self, Parameters p, uint64_t seed, uint64_t step,
                              int n_threads) noexcept nogil:
@@ -260,7 +270,8 @@ cdef class Rebuilds:
             times tables, the first build and what measures drift included), hashed_neurons (the
             same over the number of tables), table_age and oldest_table (steps since the tables
             were refreshed: mean and largest); with a drift schedule that has looked, drift, the
-            share of codes that had changed.
+            share of codes that had changed; after a rebuild since this was made or loaded,
+            rebuild_seconds, the mean of one.
         """
         ages = self.now - np.asarray(self.refreshed, dtype=np.float64)
         found = {
@@ -273,4 +284,6 @@ cdef class Rebuilds:
         }
         if self.drift >= 0:
             found["drift"] = float(self.drift)
+        if self.timed:
+            found["rebuild_seconds"] = self.timed_seconds / self.timed
         return found
