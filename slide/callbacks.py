@@ -795,7 +795,8 @@ class ChooseSampler(Callback):
     as they are. If it finds less than `recall`, the families of `slide.tuning.choose` are measured
     too, and if one finds more than a point more, the layer gets the sampler that is recommended
     with it (`Sequential.set_sampler`). At the first look all are measured in any case; if the
-    present one finds enough, another that does so in less time takes its place.
+    present one finds enough, another that does so in less time takes its place. Each is measured
+    with as many neurons as it retrieves, or would with that sampler.
 
     Parameters
     ----------
@@ -892,7 +893,7 @@ class ChooseSampler(Callback):
         now, choice = None, None
         if part is not None:
             most = part.limits(layer.units)[0]
-            now = self._measure([part.hash], most).measured[0]
+            now = self._measure([part.hash], most, _split=False).measured[0]
         if not self.looks or now is None or now.recall < self.recall:
             choice = self._measure(self.families, self.max_active)
         changed = choice is not None and self._better(choice.measured[0], now)
@@ -910,7 +911,7 @@ class ChooseSampler(Callback):
         if self.verbose:
             print(self._tell(look))
 
-    def _measure(self, families: Any, max_active: int | float) -> tuning.Choice:
+    def _measure(self, families: Any, max_active: int | float, **options: Any) -> tuning.Choice:
         return self.model.choose_sampler(
             self.x,
             n=self.n,
@@ -919,6 +920,7 @@ class ChooseSampler(Callback):
             recall=self.recall,
             max_active=max_active,
             families=families,
+            **options,
         )
 
     def _better(self, new: tuning.Measurement, now: tuning.Measurement | None) -> bool:

@@ -186,9 +186,11 @@ class LSH(Sampler):
     `slide.tuning.choose` recommends with a family: `Sketches` that draw (of up to 32,768 neurons),
     or one half of `max_active` retrieved and the other drawn at random. For an epoch the family is
     `Clusters`, since untrained weights tell little. Then `Sequential.fit` compares those of
-    `slide.tuning.candidates`, which are made for the layer's size and `max_active`, on the weights
-    as they are and 256 of the rows just trained, and takes the one that finds 90% of the ten
-    largest activations in the least time, or else the one that finds most. After each later epoch
+    `slide.tuning.candidates`, which are made for the layer's size and what is retrieved of
+    `max_active`, on the weights as they are and 256 of the rows just trained, and takes the one
+    that finds 90% of the ten largest activations (of half of `max_active`, where that is less) in
+    the least time, or else the one that finds most. A family is measured with as many neurons as it
+    will retrieve; sketches that draw by what predictions retrieve with them. After each later epoch
     its recall is measured again; if that fell below 90%, or by 10 points where no family had them,
     all are compared, and one that finds at least a point more takes its place. Rebuilds come as by
     default: for sketches on WordNet every 25, 50 or 100 steps made no difference.

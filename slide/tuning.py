@@ -38,7 +38,8 @@ class Measurement:
     ----------
     family : HashFamily
     recall : float
-        Share of the k largest activations that are among the neurons retrieved.
+        Share of the k largest activations that are among the neurons retrieved. Of `Sketches` that
+        draw: retrieved by predictions.
     retrieved : float
         Neurons of a query, in the mean.
     query_seconds : float
@@ -177,6 +178,7 @@ def choose(
     n_jobs: int | None = None,
     random_state: int = 0,
     budget: float | None = None,
+    _split: bool = True,  # False: max_active neurons are retrieved, whatever would be recommended
 ) -> Choice:
     """Measure hash families on a layer's weights and inputs, and choose one.
 
@@ -194,9 +196,13 @@ def choose(
         The layer's inputs: for an output layer, the activations of the layer below.
     bias : array-like of shape (n_neurons,), optional
     max_active : int or float
-        Neurons that a query may return, or (a float) this fraction of the layer, in (0, 1].
+        Neurons of an active set, or (a float) this fraction of the layer, in (0, 1]. A family is
+        measured with as many as it retrieves in the sampler that is recommended with it: half of
+        them, the others being drawn at random; but all of them if that is one or the whole layer,
+        and with `Sketches` that draw. Their recall is that of what predictions retrieve.
     k : int
-        Of how many largest activations the share is measured.
+        Of how many largest activations the share is measured. Where fewer are retrieved, not all
+        can be found.
     recall : float
         Wanted share, in (0, 1].
     families : iterable of HashFamily or str, optional
@@ -241,9 +247,11 @@ def choose(
     given = None if families is None else [hashing.get(family) for family in families]
     if given == []:
         raise ValueError("families is empty")
-    bench = _Bench(weights, X, bias, max_active, k, n_queries, batch_size, n_jobs, random_state)
+    bench = _Bench(
+        weights, X, bias, max_active, k, n_queries, batch_size, n_jobs, random_state, _split
+    )
     measured, left_out = bench.compare(
-        given or candidates(bench.n_neurons, bench.most),
+        given or bench.candidates(),
         math.inf if budget is None else budget,
         started,
         given is None,
@@ -267,17 +275,16 @@ def review(
     started = time.perf_counter()
     budget = max(SECONDS, EPOCHS * epoch_seconds)
     most = sampler.limits(len(weights))[0]
-    bench = _Bench(weights, X, bias, most, min(10, most), len(X), **options)
+    bench = _Bench(weights, X, bias, most, min(10, (most + 1) // 2), len(X), **options)
     old = sampler.choice
     if old is None:
-        families = candidates(bench.n_neurons, most)
-        return bench.choice(*bench.compare(families, budget, started), RECALL)
+        return bench.choice(*bench.compare(bench.candidates(), budget, started), RECALL)
     was, now = old.measured[0], bench.measure(old.measured[0].family)
     fell = now.recall < (RECALL if was.recall >= RECALL else was.recall - FALL)
     if now.recall >= RECALL or not (fell or old.left_out):
         return None
     known = {repr(m.family): m for m in old.measured}
-    others = [f for f in candidates(bench.n_neurons, most) if repr(f) != repr(now.family)]
+    others = [f for f in bench.candidates() if repr(f) != repr(now.family)]
     if not fell:
         # To compare those that did not find enough again soon would find that again.
         others = [family for family in others if repr(family) not in known]
@@ -311,6 +318,13 @@ def sampler_with(family: hashing.HashFamily, n_neurons: int, most: int) -> sampl
     return sampling.Mixture([sampling.LSH(family, max_active=head), tail])
 
 
+def head_of(family: hashing.HashFamily, n_neurons: int, most: int) -> int:
+    """Return how many neurons `sampler_with` a family retrieves, or draws by activation."""
+    part = sampling.lsh_of(sampler_with(family, n_neurons, most), n_neurons)
+    assert part is not None
+    return part.limits(n_neurons)[0]
+
+
 class _Bench:
     """A layer's weights and inputs, on which families are measured.
 
@@ -328,6 +342,7 @@ class _Bench:
         batch_size: int,
         n_jobs: int | None,
         random_state: int = 0,
+        split: bool = True,
     ):
         weights = _checked_matrix("weights", weights)
         X = _checked_matrix("X", X)
@@ -335,7 +350,8 @@ class _Bench:
         if X.shape[1] != n_inputs:
             raise ValueError(f"X has {X.shape[1]} columns, the weights {n_inputs}")
         self.k = check.check_positive_int("k", k, high=n_neurons)
-        n_queries = check.check_positive_int("n_queries", n_queries)
+        n_queries = min(check.check_positive_int("n_queries", n_queries), len(X))
+        self.split = split
         self.batch_size = check.check_positive_int("batch_size", batch_size)
         if isinstance(max_active, float):
             self.most = max(1, round(check.check_fraction("max_active", max_active) * n_neurons))
@@ -360,9 +376,14 @@ class _Bench:
         none = np.zeros((n_neurons, 0), np.float32)
         self.parameters = Parameters(rows, none, none, n_inputs + 1, n_inputs)
 
+    def candidates(self) -> list[hashing.HashFamily]:
+        """Return those of the layer, for what families retrieve that do not draw."""
+        return candidates(self.n_neurons, head_of(hashing.Clusters(), self.n_neurons, self.most))
+
     def measure(self, family: hashing.HashFamily) -> Measurement:
         """Return what a family finds, and its times."""
-        lsh = sampling.LSH(family, max_active=self.most)
+        most = head_of(family, self.n_neurons, self.most) if self.split else self.most
+        lsh = sampling.LSH(family, max_active=most)
         active = lsh.active_set(self.n_neurons, self.n_inputs + 1, self.seed, self.n_threads)
         build = build_tables(
             active, self.parameters, self.queries, seed=self.seed, n_threads=self.n_threads
@@ -428,14 +449,15 @@ class _Bench:
             best = min(enough, key=lambda m: m.seconds)
             reason = (
                 f"{best.family!r}: recall@{self.k} {best.recall:.2f} of {self.n_neurons:,} neurons "
-                f"with {self.most} retrieved, and the least time of the {len(enough)} families "
-                f"with {recall} or more."
+                f"with {best.retrieved:.0f} retrieved, and the least time of the {len(enough)} "
+                f"families with {recall} or more."
             )
         else:
             best = max(measured, key=lambda m: m.recall)
             reason = (
-                f"{best.family!r}: the highest recall@{self.k}, {best.recall:.2f}; none has "
-                f"{recall} with {self.most} of {self.n_neurons:,} neurons. Retrieve more."
+                f"{best.family!r}: the highest recall@{self.k}, {best.recall:.2f}, with "
+                f"{best.retrieved:.0f} of {self.n_neurons:,} neurons; none has {recall}. Retrieve "
+                f"more."
             )
         rest = sorted((m for m in measured if m is not best), key=lambda m: (-m.recall, m.seconds))
         sampler = sampler_with(best.family, self.n_neurons, self.most)
