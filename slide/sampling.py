@@ -52,6 +52,10 @@ __all__ = [
 ]
 
 
+DRAWN = 2048
+"""A draw by activation has 65,536 values to compare with: of so many neurons for each drawn one the
+probabilities are multiples of a 32nd of what each has in the mean."""
+
 STRATEGIES = ("vanilla", "union", "top_k", "threshold")
 
 
@@ -683,6 +687,12 @@ class Mixture(Sampler):
                 if part.correction is not None:
                     draws = part.hash.draws
                     inclusion = part.hash.inclusion(retriever, n_neurons, dim, n_threads)
+                    if draws and n_neurons > DRAWN * most:
+                        raise ValueError(
+                            f"{part!r} on {n_neurons:,} neurons: {most} of them are too few to "
+                            f"draw by activation, {DRAWN:,} for each are the most; set a larger "
+                            f"max_active, or correction=None with n_cells='auto' and a random tail"
+                        )
             elif isinstance(part, Frequent):
                 n_frequent = part.count(n_neurons)
             elif isinstance(part, (Uniform, Unigram)):

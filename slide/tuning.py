@@ -309,7 +309,8 @@ def review(
 
 def sampler_with(family: hashing.HashFamily, n_neurons: int, most: int) -> sampling.Sampler:
     """Return the sampler that is recommended with a family, for so many neurons of a layer."""
-    if family.draws and family.no_inclusion() is None and n_neurons <= ONE_CELL:
+    few = n_neurons <= min(ONE_CELL, sampling.DRAWN * most)
+    if family.draws and family.no_inclusion() is None and few:
         return sampling.LSH(family, max_active=most, correction="logq")
     if most < 2 or most == n_neurons:
         return sampling.LSH(family, max_active=most)

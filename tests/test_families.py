@@ -173,6 +173,11 @@ def test_wta_functions_agree_as_often_as_the_formula_says(dim, m, noise):
     assert_frequency(hits, n, family.collision_probability(x, y))
 
 
+def test_empty_vectors_never_agree_in_dwta():
+    assert hashing.DWTA(2, 2, 2).collision_probability(np.zeros(3), np.zeros(3)) == 0
+    assert hashing.WTA(2, 2, 2).collision_probability(np.zeros(3), np.zeros(3)) == 0
+
+
 def test_zeros_compete_in_wta():
     x = np.zeros((1, 16))
     x[0, 3] = -1.0
@@ -254,6 +259,19 @@ def test_minhash_codes_that_do_not_fit_are_mixed():
     codes = family.codes(x)
     assert len(np.unique(codes)) == codes.size
     assert (codes < 2**63).all()
+
+
+def test_minhash_codes_of_small_sets_agree_less_often_than_independent_functions():
+    """And those of sets of one member more often."""
+    x, y = np.zeros(200), np.zeros(200)
+    x[:20], y[5:25] = 1, 1
+    hits, n = agreements(hashing.MinHash(8, 10_000), x, y, 20)
+    expected = hashing.MinHash(8, 1).collision_probability(x, y) ** 8
+    assert 0.3 * expected < hits / n < 0.8 * expected
+    x[1:], y[:] = 0, 0
+    y[:2] = 1
+    hits, n = agreements(hashing.MinHash(8, 10_000), x, y, 1)
+    assert hits / n > 2 * 0.5**8
 
 
 # ------------------------------------------------------------------- E2LSH, cross-polytopes
@@ -485,6 +503,21 @@ def test_more_tables_than_memory_are_refused_with_the_figure(family, monkeypatch
     with pytest.raises(MemoryError, match=words):
         family.retriever(1_000_000, 129, 0, 2)
     family.retriever(100, 129, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("family", "n_neurons", "figure"),
+    [
+        (hashing.Clusters(2), 3_000_000, 0.2),
+        (hashing.Clusters(2, capacity_factor=1.5), 3_000_000, 0.3),
+        (hashing.E2LSH(7, 10_000, n_probes=2187), 10, 8.5),
+    ],
+    ids=repr,
+)
+def test_what_threads_need_is_part_of_the_figure(family, n_neurons, figure, monkeypatch):
+    monkeypatch.setattr(_memory, "available_memory", lambda: 10**8)
+    with pytest.raises(MemoryError, match=f"{figure} GB of memory needed"):
+        family.retriever(n_neurons, 3, 0, 8)
 
 
 def test_more_codes_or_functions_than_memory_are_refused(monkeypatch):

@@ -307,6 +307,18 @@ def test_new_tables_hold_inserted_rows():
     assert index.n_products == fresh.n_products
 
 
+def test_fewer_rows_than_ranges(tmp_path):
+    W, X, _ = whole_numbers(8, 5, 4)
+    family = hashing.Transformed(hashing.SimHash(3, 4), "simple_lsh", n_ranges=8)
+    index = Index(family).fit(W)
+    index.remove(range(5))
+    assert_same(index.query(X, 3), brute_force(W[5:], X, 3, labels=[5, 6, 7]))
+    index.remove(range(5, 8))
+    labels = index.insert(W[:2])
+    index.save(tmp_path / "index")
+    assert_same(Index.load(tmp_path / "index").query(X, 2), brute_force(W[:2], X, 2, labels=labels))
+
+
 def test_labels_are_never_used_again_by_themselves():
     index = Index().fit(np.eye(3), labels=[5, 100, 2])
     index.remove(100)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import slide
-from slide import hashing, sampling
+from slide import hashing, sampling, tuning
 from slide._kernels.optim import Parameters
 from slide._memory import aligned_zeros, padded
 
@@ -413,6 +413,13 @@ def test_bad_combinations():
         sampling.LSH(hashing.Sketches(n_cells=4), correction="logq")
     with pytest.raises(ValueError, match="100,000 neurons"):
         sampling.LSH(hashing.Sketches(), correction="logq").active_set(100_000, 17, 0, 1)
+    drawn = sampling.LSH(hashing.Sketches(n_cells=1), 2, correction="logq")
+    with pytest.raises(ValueError, match=r"n_cells=1.*2 of them are too few.*larger max_active"):
+        drawn.active_set(2 * 2048 + 1, 17, 0, 1)
+    assert drawn.active_set(2 * 2048, 17, 0, 1).draws
+    assert sampling.Auto().active_set(32_768, 17, 0, 1).draws
+    # One of many is not drawn, but retrieved.
+    assert tuning.sampler_with(hashing.Sketches(), 3000, 1).correction is None
     with pytest.raises(MemoryError, match="GB of memory"):
         hashing.Sketches(n_components=1024).retriever(2**31 - 1, 1000, 0, 1)
     for schedule in ("drift", "rolling"):

@@ -323,7 +323,7 @@ def test_configurations_come_back(family):
         (lambda: FAMILIES[2].neurons(np.ones((3, 4))), "3 rows, fewer than the 5 ranges"),
         (lambda: FAMILIES[0].neurons(np.ones(4)), r"W must have shape \(n, d\)"),
         (lambda: FAMILIES[0].queries([[np.nan]]), "X has values that are not finite"),
-        (lambda: FAMILIES[2].retriever(4, 5, 0, 1), "more ranges than neurons"),
+        (lambda: FAMILIES[2].ranges(np.ones((3, 4))), "3 rows, fewer than the 5 ranges"),
     ],
 )
 def test_what_cannot_be(make_it, words):

@@ -64,7 +64,8 @@ def test_recall_is_that_of_the_sampler(family):
 def test_no_more_queries_than_rows():
     W, X, b = layer(n=100)
     few, many = (
-        tuning.choose(W, X, b, max_active=9, families=["clusters"], n_queries=n) for n in (80, 10**9)
+        tuning.choose(W, X, b, max_active=9, families=["clusters"], n_queries=n)
+        for n in (80, 10**9)
     )
     assert few.measured[0].recall == many.measured[0].recall
 

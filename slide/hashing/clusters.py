@@ -97,11 +97,14 @@ class Clusters(HashFamily):
 
     def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
         groups, cells = self.layout(n_neurons)
-        # Of every cell two rows of floats, of every neuron its place in each table.
-        check_memory(
-            f"{self!r} of {n_neurons:,} neurons",
-            self.n_tables * (8 * groups * (cells + 1) * padded(dim) + 4 * n_neurons),
-        )
+        # Of every cell and group two rows of floats, and where a cell begins in each table; of
+        # every neuron its place in each, and on each thread that of a table more and a coefficient;
+        # its code, norm, mark and, in bounded cells, its similarity.
+        bounded = 0 if self.capacity_factor is None else 12
+        n_bytes = self.n_tables * 8 * groups * (cells + 1) * padded(dim)
+        n_bytes += n_neurons * (4 * self.n_tables + 8 * n_threads + 13 + bounded)
+        n_bytes += 4 * groups * cells * (self.n_tables + n_threads)
+        check_memory(f"{self!r} of {n_neurons:,} neurons", n_bytes)
         return _clusters.ClusterRetriever(
             n_neurons,
             dim,

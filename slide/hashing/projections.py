@@ -39,9 +39,10 @@ def _projection_retriever(
     n_threads: int,
 ) -> Any:
     """Return the kernel of a family with a transform and probes; `cell` 0 stands for signs."""
-    # Kept projections of neurons, coefficients in both orders, and codes.
+    # Kept projections of neurons, coefficients in both orders, codes, and queries' probes.
     width = padded(n_functions * family.n_tables)
     n_bytes = 4 * width * (n_neurons + 2 * padded(dim)) + 8 * family.n_tables * n_neurons
+    n_bytes += 24 * family.n_tables * (2 * family.n_probes + 4) * n_threads
     check_memory(
         f"{family!r} on {n_neurons:,} neurons",
         n_bytes + table_bytes(n_neurons, family.n_tables, n_threads),
@@ -230,6 +231,11 @@ class E2LSH(CodeFamily):
     n_probes : int
         Most buckets that a query looks into in one table, by the distance of its projections from
         the cells' borders (Lv et al., VLDB 2007), the nearest of all tables first.
+
+    Notes
+    -----
+    Projections are float32 numbers: of vectors whose norm is more than 2^24 widths, neighbouring
+    cells are not told apart.
 
     Examples
     --------

@@ -19,17 +19,19 @@ class Sketches(HashFamily):
 
     The weights of a trained layer are close to a subspace of few dimensions. Every neuron keeps the
     components of its weights along the layer's first principal components, rotated so that all
-    vary alike, in 7 bits each, and its exact product with the mean input. A query scores neurons by
-    integer products with these sketches, 8 or 16 neurons an instruction, and takes the best. A
-    layer of more than 32,768 neurons is first divided into the cells of `Clusters`, and only the
-    best cells are scored.
+    vary alike, in 7 bits each, and its exact product with the mean input (in hidden layers, which
+    do not show their inputs, its bias alone). A query scores neurons by integer products with these
+    sketches, 8 or 16 neurons an instruction, and takes the best. A layer of more than 32,768
+    neurons is first divided into the cells of `Clusters`, and only the best cells are scored.
 
     Every rebuild makes one iteration towards the principal components and renews all sketches, so
     they follow the weights; what training changes in between is not seen.
 
     With ``LSH(Sketches(), correction="logq")`` neurons are drawn in proportion to the exponentials
     of their scores, and weighted by the inverse of their inclusion probabilities: the
-    sum in softmax's denominator is then estimated without bias and with little variance.
+    sum in softmax's denominator is then estimated without bias and with little variance. The layer
+    has one cell then, and at most 2,048 neurons for each one of `max_active`: draws compare with
+    65,536 different numbers, and rarer neurons would never be drawn.
 
     Parameters
     ----------
@@ -57,11 +59,11 @@ class Sketches(HashFamily):
     With the inputs' mean m, ``w.x = w.m + w.(x - m)``. The first term is exact. The second is
     estimated in the subspace of the components, learned by subspace iteration (Golub & Van Loan,
     Matrix Computations, section 8.2) on a sample of 4,096 neurons. A Hadamard rotation spreads
-    the variance over them before rounding. Neurons are drawn independently, with probability
-    ``min(1, exp(score - tau))``; a part of the scores tells with which tau there are a little
-    fewer than ``max_active``. Where there are more, those with the largest ``exp(score) / u``, *u*
-    uniform, are kept: priority sampling (Duffield, Lund & Thorup, J. ACM 2007). Scores are at least
-    the logarithm of half of the layer's mean weight.
+    the variance over them before rounding. Neurons are drawn nearly independently, with
+    probability ``min(1, exp(score - tau))``; a part of the scores tells with which tau there are a
+    little fewer than ``max_active``. Where there are more, those with the largest
+    ``exp(score) / u``, *u* uniform, are kept: priority sampling (Duffield, Lund & Thorup, J. ACM
+    2007). Scores are at least the logarithm of half of the layer's mean weight.
 
     Examples
     --------

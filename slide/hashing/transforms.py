@@ -40,7 +40,8 @@ class Transformed(CodeFamily):
         ``"l2_alsh"``, for distances: ``P(w) = [w, |w|^2, |w|^4, |w|^8]``,
         ``Q(q) = [q, 1/2, 1/2, 1/2]``, U = 0.83 (Shrivastava & Li, NIPS 2014).
     n_ranges : int
-        Parts of the neurons by their norms, of the same size when they are fitted. Each is scaled
+        Parts of the neurons by their norms, of the same size when they are fitted; at most as many
+        as there are neurons. Each is scaled
         by its own largest norm, so that a few long weight vectors do not make all others short,
         and has buckets of its own; a query looks into those of the longest first (norm-ranging
         LSH, Yan et al., NeurIPS 2018).
@@ -130,8 +131,6 @@ class Transformed(CodeFamily):
 
     def retriever(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
         m, bound = TERMS[self.transform]
-        if self.n_ranges > n_neurons:
-            raise ValueError(f"{self!r} on {n_neurons} neurons: more ranges than neurons")
         n_bytes = self._function_bytes(dim) + table_bytes(n_neurons, self.n_tables, n_threads)
         check_memory(f"{self!r} on {n_neurons:,} neurons", n_bytes + 4 * n_neurons)
         kernel = _transforms.Transformed(
@@ -139,7 +138,7 @@ class Transformed(CodeFamily):
             TRANSFORMS.index(self.transform),
             m,
             bound,
-            self.n_ranges,
+            min(self.n_ranges, n_neurons),
             self.centred,
             n_neurons,
         )
@@ -159,15 +158,17 @@ class Transformed(CodeFamily):
             Centred, scaled by U over the largest norm of their range (over 1.1 times it in the
             range of the longest), with the m terms of the transform appended.
         """
-        W = _rows(W, "W")
-        if self.n_ranges > len(W):
-            raise ValueError(f"W has {len(W)} rows, fewer than the {self.n_ranges} ranges")
-        return _mapped(W - W.mean(axis=0) if self.centred else W, self)[0]
+        return _mapped(self._centred(W), self)[0]
 
     def ranges(self, W: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the range of every row of `W`, 0 for the shortest, and the ranges' limits."""
+        return _mapped(self._centred(W), self)[1:]
+
+    def _centred(self, W: Any) -> np.ndarray:
         W = _rows(W, "W")
-        return _mapped(W - W.mean(axis=0) if self.centred else W, self)[1:]
+        if self.n_ranges > len(W):
+            raise ValueError(f"W has {len(W)} rows, fewer than the {self.n_ranges} ranges")
+        return W - W.mean(axis=0) if self.centred else W
 
     def queries(self, X: Any) -> np.ndarray:
         """Return Q(q) of queries, scaled to length 1 where a transform wants it.

@@ -109,7 +109,9 @@ class DWTA(WTA):
     where `n_functions` codes with so many would not fit 63 bits: with 8 bins 15 from 8 functions
     on, 7 with 10, 3 from 11 on, 1 from 13 on), and the code says how many tries it took, so that a
     borrowed position never matches one that is not. A bin that stays empty leaves the vector
-    without a code; `collision_probability` is for enough tries.
+    without a code; `collision_probability` is for enough tries. So neurons whose weights are all 0
+    are in no bucket: a layer that begins with them trains none but the labels' neurons, and not
+    even these if nothing else is retrieved.
 
     Parameters
     ----------
@@ -149,7 +151,7 @@ class DWTA(WTA):
         -----
         Coordinate i wins in both if all others of its bin are smaller in both: summed over i,
         C(s_i, m - 1) / C(d, m) with s_i the coordinates smaller than i in x and in y (Yagnik et
-        al., ICCV 2011), given that the bin is not zero in both vectors.
+        al., ICCV 2011), given that the bin is not zero in both vectors; 0 if all of them are.
         """
         both, bins, empty = self._agreements(x, y)
-        return both / (bins - empty)
+        return both / (bins - empty) if bins > empty else 0.0
