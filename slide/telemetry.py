@@ -232,7 +232,10 @@ class LayerDiagnosis:
     drift : float or None
         Share of the places of neurons in tables that a rebuild would change, because their weights
         belong elsewhere by now. Of clusters: by the centroids as they are. A neuron that balanced
-        cells keep out of its nearest one is where it belongs.
+        cells keep out of its nearest one is where it belongs. None for sketches, which a rebuild
+        renews wherever neurons are.
+    changed : float or None
+        Of sketches: share of the neurons whose weights changed since these were made.
     table_age, rebuilds, rebuild_seconds : float or None
         Steps since tables were refreshed, rebuilds so far and the seconds of one.
     rebuild_due : bool or None
@@ -271,6 +274,7 @@ class LayerDiagnosis:
     overfull_buckets: float | None = None
     overfull_neurons: float | None = None
     drift: float | None = None
+    changed: float | None = None
     table_age: float | None = None
     rebuilds: float | None = None
     rebuild_seconds: float | None = None
@@ -376,9 +380,9 @@ def diagnose_layer(
         keys = np.repeat(np.arange(len(counts)), np.diff(labels.indptr)) * layer.units
         hit = np.isin(keys + labels.indices, rows * layer.units + ids)
         found.label_recall = float(hit.mean())
+    assert layer.sampler is not None
+    part: Any = sampling.lsh_of(layer.sampler, layer.units)
     if layer.hidden:
-        assert layer.sampler is not None
-        part: Any = sampling.lsh_of(layer.sampler, layer.units)
         fraction = 0.05 if part.max_active is None else part.max_active
         kept = sampling._hidden_count(part, "max_active", fraction, layer.units)
         computed = np.minimum(kept, np.maximum(own, active.min_active))
@@ -389,7 +393,10 @@ def diagnose_layer(
     found.nothing_found = float((own == 0).mean())
     for name, value in loads(active).items():
         setattr(found, name, value)
-    found.drift = drift(layer, active, n_threads)
+    if part.hash.drifts:
+        found.drift = drift(layer, active, n_threads)
+    else:
+        found.changed = len(active.rebuilds.due()) / layer.units
     work = active.maintenance()
     found.table_age, found.rebuilds = work["table_age"], work["n_rebuilds"]
     found.rebuild_seconds = work.get("rebuild_seconds")
@@ -414,7 +421,6 @@ def _random_fraction(layer: Dense) -> float:
 def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
     assert d.candidates is not None
     assert d.budget is not None
-    assert d.drift is not None
     assert layer.sampler is not None
     part: Any = sampling.lsh_of(layer.sampler, layer.units)
     ranks = isinstance(part.hash, hashing.Sketches)
@@ -423,9 +429,20 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
     coarser = "more n_probes or fewer n_cells" if partition else "more tables or fewer bits"
     finer = "more bits (or functions) a table"
     if partition:
-        finer = "more candidates or n_components of its sketches" if ranks else "more n_cells"
+        finer = "more n_cells"
+    if ranks:
+        several = part.hash.layout(layer.units) != (1, 1)
+        finer = f"more {'candidates or ' if several else ''}n_components of its sketches"
     advice = []
     found = d.recall if d.table_recall is None else d.table_recall
+    good = found >= 0.9  # then it matters little what tables look like
+    # In a few steps weights change little, though those of nearly all neurons may.
+    if d.changed and d.changed > 0.2 and d.table_age and d.table_age >= 10 and not good:
+        made = f"{d.changed:.0%} of the neurons changed since sketches were made"
+        if d.rebuild_due:
+            advice.append(f"{made}, but a rebuild comes before the next step")
+        else:
+            advice.append(f"{made} {d.table_age:.0f} steps ago: a smaller rebuild_every")
     chance = d.candidates / layer.units
     if found < 0.5:
         if d.candidates < 0.5 * d.budget:
@@ -451,8 +468,7 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
             )
     if d.nothing_found and d.nothing_found > 0.05:
         advice.append(f"{d.nothing_found:.0%} of the inputs find no neuron: {coarser}")
-    good = found >= 0.9  # then it matters little what tables look like
-    if d.drift > 0.2 and not good:
+    if d.drift and d.drift > 0.2 and not good:
         if d.rebuild_due:
             advice.append(
                 f"{d.drift:.0%} of the places are out of date, but a rebuild comes before the next "
@@ -517,9 +533,12 @@ def _page(d: LayerDiagnosis) -> list[str]:
             f"{d.largest_bucket:,.0f}",
         ]
     if d.candidates is not None:
+        old = f"{share(d.drift or 0)} of the places out of date"
+        if d.changed is not None:
+            old = f"{share(d.changed)} of the neurons changed since"
         lines += [
-            f"  tables           {d.table_age:,.0f} steps old, {share(d.drift or 0)} of the places "
-            f"out of date" + (", a rebuild is due" if d.rebuild_due else ""),
+            f"  tables           {d.table_age:,.0f} steps old, {old}"
+            + (", a rebuild is due" if d.rebuild_due else ""),
             f"  rebuilds         {d.rebuilds:,.0f}"
             + ("" if d.rebuild_seconds is None else f", {1e3 * d.rebuild_seconds:,.1f} ms each"),
         ]

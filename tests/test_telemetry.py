@@ -454,6 +454,33 @@ def test_the_page_and_its_advice():
     assert model.diagnose(x)["last"].recall > 0.99
 
 
+@pytest.mark.parametrize("n_cells", [1, 4])
+def test_old_sketches_are_renewed_first(n_cells):
+    """They have no places that could be out of date."""
+    x, y = data()
+    family = hashing.Sketches(16, n_cells=n_cells)
+    model = make(LSH(family, max_active=30, rebuild_every=1000))
+    model.fit(x, y, batch_size=16, verbose=0, n_jobs=1)
+    layer = model.layers[-1]
+    layer._weights[:, :H] *= -1  # wherever its sketches say that it is large, it is small
+    found = model.diagnose(x)["last"]
+    changed = np.mean(layer._active.get_state()["dirty"])
+    assert (found.drift, found.changed) == (None, changed)
+    assert found.recall < 0.5
+    first, second = found.advice[:2]
+    wanted = f"{changed:.0%} of the neurons changed since sketches were made 12 steps ago"
+    assert first.startswith(wanted)
+    assert ("candidates" in second) == (n_cells > 1)
+    assert "n_components" in second
+    assert f"{changed:.1%} of the neurons changed since" in str(found)
+    assert "out of date" not in str(found)
+    model.set_weights(model.get_weights())
+    model.predict(x[:1], top_k=1, exact=False, n_jobs=1)
+    found = model.diagnose(x)["last"]
+    assert found.changed == 0
+    assert not any("changed" in line for line in found.advice)
+
+
 def test_what_diagnose_refuses():
     x, y = data()
     model = make()
