@@ -89,6 +89,11 @@ class Drift(Schedule):
     n_sampled : int
         Neurons of the panel; with as many as the layer has, the share is exact.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range.
+
     Notes
     -----
     MONGOOSE (Chen et al., ICLR 2021, section 3.1) rebuilds when the codes of the weights have moved

@@ -410,7 +410,15 @@ class LSH(Sampler):
     def equip(
         self, retriever: Any, n_neurons: int, n_candidates: int, seed: int, n_threads: int
     ) -> None:
-        """Give `retriever` the strategy, the bound of buckets and what to rank."""
+        """Give `retriever` the strategy, the bound of buckets and what to rank.
+
+        Raises
+        ------
+        ValueError
+            If the tables do not go with the strategy or bounded buckets.
+        MemoryError
+            If what the strategy and candidates need would not fit into the available memory.
+        """
         counters = 0 if self.strategy == "vanilla" else 6 * n_neurons
         check_memory(
             f"{self!r} on {n_neurons:,} neurons", n_threads * (counters + 16 * n_candidates)
@@ -432,7 +440,13 @@ class LSH(Sampler):
             ) from error
 
     def ranked(self, n_neurons: int) -> int:
-        """Return how many neurons of an output layer of that size are ranked; 0: none is."""
+        """Return how many neurons of an output layer of that size are ranked; 0: none is.
+
+        Raises
+        ------
+        ValueError
+            If `candidates` is less than `max_active` or more than the layer has, and as `limits`.
+        """
         most, _ = self.limits(n_neurons)
         if self.candidates is None:
             return 0
@@ -446,7 +460,13 @@ class LSH(Sampler):
         return self.candidates
 
     def limits(self, n_neurons: int) -> tuple[int, int]:
-        """Return max_active and min_active for an output layer of that size."""
+        """Return max_active and min_active for an output layer of that size.
+
+        Raises
+        ------
+        ValueError
+            If there is a `scale`, or the layer has fewer neurons than `min_active`.
+        """
         if self.scale != 1:
             raise ValueError(f"{self!r} on an output layer: scale is for hidden ones")
         most = self.max_active
@@ -509,6 +529,11 @@ class Uniform(Sampler):
         then gets its whole gradient of about ``n_neurons / n`` batches at once, which adaptive
         optimizers answer with smaller steps: at equal numbers, own neurons learn faster.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, or a layer has not so many neurons.
+
     Examples
     --------
     >>> Uniform(0.05).get_config()
@@ -556,6 +581,11 @@ class Unigram(Sampler):
         predicted.
     shared : bool
         Whether all samples of a batch have the same random neurons, or each its own; see `Uniform`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, or a layer has not so many neurons.
 
     Notes
     -----
@@ -610,6 +640,11 @@ class Frequent(Sampler):
     n : int or float
         So many neurons, or (a float) this fraction of the layer, in (0, 1].
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, or a layer has not so many neurons.
+
     Examples
     --------
     >>> Frequent(0.01).count(5000)
@@ -643,6 +678,12 @@ class Mixture(Sampler):
     samplers : iterable
         At most one each of `LSH`, `Frequent` and a random tail, `Uniform` or `Unigram`, in any
         order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not at most one of each, a random tail comes with what corrects for itself, or a
+        layer has fewer neurons than are frequent and drawn.
 
     Examples
     --------
@@ -742,6 +783,12 @@ class WinnerTakeAll(Sampler):
     scale : float
         Kept activations are multiplied by it.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, or the fraction of a layer is less than
+        one neuron.
+
     Examples
     --------
     >>> WinnerTakeAll(0.05)
@@ -774,6 +821,11 @@ class LifetimeSparsity(Sampler):
     ----------
     fraction : float
         Of a batch's samples for which a neuron is active, in (0, 1].
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range.
 
     Examples
     --------
@@ -812,6 +864,12 @@ class Standout(Sampler):
     beta : float or None
         Offset. None: it is solved so that the mean probability over a batch is `fraction`;
         predictions use a moving mean of the batches' solutions (0.9 of the old, 0.1 of the new).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, or the fraction of a layer is less than
+        one neuron.
 
     Examples
     --------
@@ -862,6 +920,11 @@ class Auto(Sampler):
     fast : bool
         Whether small layers have the mixture, too. An epoch then takes a tenth to a quarter less,
         and ends with a little less accuracy.
+
+    Raises
+    ------
+    TypeError
+        If `fast` is no bool.
 
     Examples
     --------

@@ -37,6 +37,13 @@ class Clusters(HashFamily):
         up, as that of experts in a mixture (Fedus, Zoph & Shazeer, JMLR 2022); at least 1. None:
         no bound.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range.
+    MemoryError
+        If the cells of a layer would not fit into the memory that is available.
+
     Notes
     -----
     With ``capacity_factor`` all neurons that are assigned go to their nearest cells first. Of those

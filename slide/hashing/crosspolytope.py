@@ -34,6 +34,14 @@ class CrossPolytope(CodeFamily):
         Coordinates of the rotated vector that take part, at least 2 and at most the vectors'
         length; fewer cost less and tell less apart. None: as many as a vector has.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, the functions do not fit into a code,
+        or `dim` is more than vectors have values.
+    MemoryError
+        If the functions, codes or tables would not fit into the memory that is available.
+
     Examples
     --------
     >>> family = CrossPolytope(n_functions=2, n_tables=3, dim=8)
@@ -101,6 +109,11 @@ class CrossPolytope(CodeFamily):
             Of their angle.
         dim : int or None
             Coordinates that take part. None: as the family's `dim`.
+
+        Raises
+        ------
+        ValueError
+            If the number of coordinates is out of range, or None here and in the family.
 
         Notes
         -----

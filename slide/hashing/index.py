@@ -72,6 +72,11 @@ class Index:
         Multiplications a query of the last call of `query`: those of hash functions or codes, and
         those of the candidates' products. All rows have ``n_rows * n_features_in_``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range.
+
     Examples
     --------
     >>> import numpy as np
@@ -353,6 +358,14 @@ class Index:
         -------
         ids, scores : ndarray
             As from `query`, whose sums may have another rounding.
+
+        Raises
+        ------
+        ValueError
+            If the shape is wrong, a value is not finite or a norm beyond 1e18, or there are fewer
+            than k rows.
+        NotFittedError
+            Before `fit`.
         """
         self._check_fitted()
         X = _checked_queries(X, self.n_features_in_, "X")
@@ -387,6 +400,14 @@ class Index:
         float
             In [0, 1]. Rows whose product equals that of the last of the best, within the rounding
             of float32, count as one of them.
+
+        Raises
+        ------
+        ValueError
+            If the shape is wrong, a value is not finite or a norm beyond 1e18, there is no query,
+            or there are fewer than k rows.
+        NotFittedError
+            Before `fit`.
         """
         _, best = self.exact(X, k)
         if not len(best):

@@ -31,6 +31,13 @@ class Learned(HashFamily):
     rate : float
         Length of a round's step, on functions of length ``sqrt(dim)``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, or the layer is a hidden one.
+    MemoryError
+        If the tables of a layer would not fit into the memory that is available.
+
     Notes
     -----
     MONGOOSE (Chen et al., ICLR 2021) and LSS (learned hashing of large output layers for inference)

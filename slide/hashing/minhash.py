@@ -29,6 +29,13 @@ class MinHash(CodeFamily):
     top_k : int
         Most members of a set.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, or vectors have more than 2^24 values.
+    MemoryError
+        If the functions, codes or tables would not fit into the memory that is available.
+
     Notes
     -----
     A part without members takes the value of part ``hash(part, 1)``, ``hash(part, 2)``, ..., the
@@ -69,6 +76,11 @@ class MinHash(CodeFamily):
         Parameters
         ----------
         x : array-like, shape (d,)
+
+        Raises
+        ------
+        ValueError
+            If x is no vector.
         """
         x = np.asarray(x, np.float32)
         if x.ndim != 1:
@@ -83,6 +95,11 @@ class MinHash(CodeFamily):
         ----------
         x, y : array-like, shape (d,)
             A and B are their sets; 0 if one of them is empty.
+
+        Raises
+        ------
+        ValueError
+            If x and y are no vectors of the same length.
         """
         if np.shape(x) != np.shape(y):
             raise ValueError(f"x and y differ in shape: {np.shape(x)} and {np.shape(y)}")

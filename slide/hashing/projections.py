@@ -96,6 +96,13 @@ class SimHash(CodeFamily):
         the bits with the smallest projections (Lv et al., VLDB 2007), the nearest of all tables
         first.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, or does not go with the projection.
+    MemoryError
+        If the functions, codes or tables would not fit into the memory that is available.
+
     Notes
     -----
     With a transform, with several probes, and in hidden layers, the projections of all neurons are
@@ -231,6 +238,13 @@ class E2LSH(CodeFamily):
     n_probes : int
         Most buckets that a query looks into in one table, by the distance of its projections from
         the cells' borders (Lv et al., VLDB 2007), the nearest of all tables first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range. `codes` does where there is a transform.
+    MemoryError
+        If the functions, codes or tables would not fit into the memory that is available.
 
     Notes
     -----

@@ -50,6 +50,14 @@ class Transformed(CodeFamily):
         with a query change by the same number, so their order stays; but what neurons have in
         common no longer makes them all alike.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, the family cannot be transformed, the
+        transform does not suit it, or nothing is transformed. `codes` always does.
+    MemoryError
+        If the tables of a layer would not fit into the memory that is available.
+
     Notes
     -----
     Centre and largest norms are fitted when the tables are built and when functions are drawn anew;
@@ -157,11 +165,24 @@ class Transformed(CodeFamily):
         ndarray of float64, shape (n, d + m)
             Centred, scaled by U over the largest norm of their range (over 1.1 times it in the
             range of the longest), with the m terms of the transform appended.
+
+        Raises
+        ------
+        ValueError
+            If W has not two dimensions or fewer rows than there are ranges, or a value is not
+            finite.
         """
         return _mapped(self._centred(W), self)[0]
 
     def ranges(self, W: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the range of every row of `W`, 0 for the shortest, and the ranges' limits."""
+        """Return the range of every row of `W`, 0 for the shortest, and the ranges' limits.
+
+        Raises
+        ------
+        ValueError
+            If W has not two dimensions or fewer rows than there are ranges, or a value is not
+            finite.
+        """
         return _mapped(self._centred(W), self)[1:]
 
     def _centred(self, W: Any) -> np.ndarray:
@@ -180,6 +201,11 @@ class Transformed(CodeFamily):
         Returns
         -------
         ndarray of float64, shape (n, d + m)
+
+        Raises
+        ------
+        ValueError
+            If X has not two dimensions or no values, or a value is not finite.
         """
         X = _rows(X, "X")
         m = TERMS[self.transform][0]

@@ -29,6 +29,14 @@ class WTA(CodeFamily):
     n_bins : int
         Coordinates that compete in one function, 2 to 64. Vectors need at least as many values.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, the functions do not fit into a code,
+        or vectors have fewer than `n_bins` values.
+    MemoryError
+        If the functions, codes or tables would not fit into the memory that is available.
+
     Examples
     --------
     >>> WTA(n_functions=2, n_tables=3, n_bins=2).codes([[1.0, 2.0, 0.0]]).shape
@@ -81,6 +89,11 @@ class WTA(CodeFamily):
         x, y : array-like, shape (d,)
             Without equal values among a vector's coordinates.
 
+        Raises
+        ------
+        ValueError
+            If x and y are no vectors of the same length, or have fewer than `n_bins` values.
+
         Notes
         -----
         Coordinate i wins in both if all others of its bin are smaller in both: summed over i,
@@ -122,6 +135,14 @@ class DWTA(WTA):
     n_bins : int
         Coordinates that compete in one function, 2 to 64. Vectors need at least as many values.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type or out of range, the functions do not fit into a code,
+        or vectors have fewer than `n_bins` values.
+    MemoryError
+        If the functions, codes or tables would not fit into the memory that is available.
+
     Examples
     --------
     >>> DWTA(n_functions=2, n_tables=3, n_bins=2).codes([[1.0, 2.0, 0.0]]).shape
@@ -146,6 +167,11 @@ class DWTA(WTA):
         x, y : array-like, shape (d,)
             Without equal values among a vector's coordinates, but for the zeros of vectors that
             have no value below 0.
+
+        Raises
+        ------
+        ValueError
+            If x and y are no vectors of the same length, or have fewer than `n_bins` values.
 
         Notes
         -----
