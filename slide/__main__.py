@@ -52,13 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has had enough. Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return _failed(options, f"{place}{error.strerror or error}")
     except MemoryError as error:
         return _failed(options, f"not enough memory: {error}")
-    except (ValueError, FloatingPointError) as error:
-        return _failed(options, str(error))
+    except (OSError, ValueError, FloatingPointError) as error:
+        return _failed(options, _cli.described(error))
     return 0
 
 
@@ -116,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=at_least(1), default=8, metavar="N", help="default: 8")
     demo.add_argument(
         "--output",
-        default="wordnet.slide",
+        default=_cli.DEMO_MODEL,
         metavar="PATH",
         help="where the model is saved; replaces a file that is there (default: %(default)s)",
     )
@@ -243,7 +240,8 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--output",
         metavar="FILE",
-        help="where to write; replaces a file that is there (default: standard output)",
+        help="where to write, compressed if the name ends with .gz; replaces a file that is there "
+        "(default: standard output)",
     )
     predict.add_argument(
         "--approximate",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
+import itertools
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -17,12 +20,13 @@ import numpy as np
 from joblib import effective_n_jobs
 
 from slide import callbacks, data, hashing, initializers, metrics, optimizers, sampling
-from slide._files import replaced
+from slide._files import check_writable, is_stream, written
 from slide.data.xmc import HEADER
 from slide.layers import Dense, Input
 from slide.models import Sequential, load
 
 ROWS_AT_ONCE = 1 << 14  # points predicted between two writes
+DEMO_MODEL = "wordnet.slide"  # where the demo's model is unless said otherwise
 WORDS = 5  # labels shown for a definition
 LINE = 100  # characters
 QUESTIONS = (
@@ -59,7 +63,8 @@ def demo(options: Any) -> None:
             line = f"  {share:5.3f}  {wordnet.label(i):24} {wordnet.gloss(i)}"
             print(line if len(line) <= LINE else line[: LINE - 3].rstrip() + "...")
     if not options.ask:
-        print('\nYour own: python -I -m slide demo --ask "a machine for writing"')
+        where = "" if options.output == DEMO_MODEL else f" --output {shlex.quote(options.output)}"
+        print(f'\nYour own: python -I -m slide demo{where} --ask "a machine for writing"')
 
 
 def _check_demo_model(model: Sequential, wordnet: Any, path: Path) -> None:
@@ -81,7 +86,7 @@ def _train_demo(wordnet: Any, path: Path, options: Any) -> Sequential:
         f"The task: file a definition under its categories, {n_labels:,} in all.\n"
         f"Threads: {effective_n_jobs(options.n_jobs)}. Ctrl-C stops early and saves.\n\n"
     )
-    _check_writable(path)
+    _check_output(options.output)
     model = network(n_features, n_labels, seed=options.seed)
     model.compile(optimizers.Adam(2e-3), metrics=["P@1", "P@3", "P@5"])
     held = wordnet.X_test, wordnet.Y_test
@@ -103,8 +108,7 @@ def _train_demo(wordnet: Any, path: Path, options: Any) -> Sequential:
 
 def train(options: Any) -> None:
     """Train a network on a file and save it."""
-    output = Path(options.output)
-    _check_writable(output)
+    _check_output(options.output, options.data, options.validation)
     x, y = read(options.data, options.format, options.n_features, options.n_labels, options.cache)
     if x.shape[1] == 0 or y.shape[1] == 0:
         raise ValueError(f"{options.data}: no {'labels' if x.shape[1] else 'features'} in it")
@@ -121,6 +125,7 @@ def train(options: Any) -> None:
     if not options.quiet:
         _say(f"{x.shape[0]:,} points, {x.shape[1]:,} features, {y.shape[1]:,} labels\n")
         model.summary(lambda line: _say(f"{line}\n"))
+    output = Path(options.output)
     _fit(model, x, y, held, output, options, batch_size=options.batch_size, quiet=options.quiet)
     if not options.quiet:
         _say(f"Model saved: {output}\n")
@@ -157,7 +162,7 @@ def predict(options: Any) -> None:
     if options.approximate and (sampler is None or not sampler.retrieves):
         raise ValueError(f"--approximate: {options.model} has no hash tables")
     if options.output is not None:
-        _check_writable(Path(options.output))
+        _check_output(options.output, options.model, options.data, stream=True)
     x, _ = read(options.data, options.format, model.input.n_features, None, options.cache)
     with _output(options.output) as out:
         for at in range(0, x.shape[0], ROWS_AT_ONCE):
@@ -257,10 +262,10 @@ def _fit(
     except KeyboardInterrupt:
         if model.step == 0:
             raise
-        model.save(output)
+        _save(model, output)
         raise KeyboardInterrupt(f"{output} has the model of step {model.step}") from None
     seconds = time.perf_counter() - started
-    model.save(output)
+    _save(model, output)
     return history.history, seconds
 
 
@@ -371,21 +376,59 @@ def _first_line(path: str) -> bytes:
         raise ValueError(f"{path}: damaged or truncated gzip file ({error})") from None
 
 
-def _check_writable(path: Path) -> None:
-    """Find out now, and not after the training, that a file cannot be written."""
-    if path.is_dir():
-        raise IsADirectoryError(0, "is a directory", str(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(0, "no such directory", str(path.parent))
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(0, "cannot write in this directory", str(path.parent))
+def _check_output(output: str, *inputs: str | None, stream: bool = False) -> None:
+    """Find out now, and not after the work, that a file cannot be written or is also read.
+
+    stream : whether a pipe or a device will do
+    """
+    if os.path.isfile(output):
+        for path in inputs:
+            if path is not None and os.path.exists(path) and os.path.samefile(path, output):
+                raise ValueError(f"--output {output} would replace {path}, which is read")
+    if not (stream and is_stream(output)):
+        check_writable(output)
 
 
 @contextlib.contextmanager
 def _output(path: str | None) -> Iterator[IO[str]]:
-    """Open a file that appears, or replaces an older one, only once it is complete."""
+    """Open standard output, or what `written` opens."""
     if path is None:
         yield sys.stdout
         return
-    with replaced(path) as partial, open(partial, "w", encoding="ascii") as out:
+    with written(path) as file, io.TextIOWrapper(file, encoding="ascii", newline="\n") as out:
         yield out
+
+
+def _save(model: Sequential, output: Path) -> None:
+    """Save a model, under another name if its own cannot be written any more.
+
+    Raises
+    ------
+    OSError
+        If it is not in `output`; the message says where it is.
+    """
+    try:
+        model.save(output)
+    except (OSError, ValueError) as error:
+        for folder in (output.parent, Path()):
+            other = _unused(folder / output.name)
+            try:
+                model.save(other)
+            except (OSError, ValueError):
+                continue
+            raise OSError(f"{described(error)}; the model is in {other}") from None
+        raise
+
+
+def _unused(path: Path) -> Path:
+    """Return a name like that of `path` that no file has."""
+    names = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def described(error: Exception) -> str:
+    """Return what an exception says, with the file's name first if there is one."""
+    if not isinstance(error, OSError):
+        return str(error)
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{place}{error.strerror or error}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from slide import hashing, losses, metrics, optimizers
-from slide._files import replaced
+from slide._files import is_stream, replaced
 
 FORMAT = "slide-model"
 VERSION = 2
@@ -115,12 +114,10 @@ def write(
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"format": form, "version": str(version), "config": json.dumps(config)}
     with replaced(path) as temporary:
-        mode = temporary.stat().st_mode
         try:
             save_file(arrays, temporary, metadata)
         except SafetensorError as error:  # a full disk, for one
             raise OSError(f"{path}: {error}") from error
-        os.chmod(temporary, stat.S_IMODE(mode))  # safetensors makes files for their owner alone
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
 
@@ -137,6 +134,8 @@ def read(path: Any, form: str, version: int, kind: str, restore: Any) -> Any:
     kind : what the file should be, for the messages
     """
     path = Path(path)
+    if is_stream(path):  # before it is opened: that would wait for the writer of a pipe
+        raise ValueError(f"{path}: a pipe or a device, which cannot be loaded as a {kind}")
     with open(path, "rb"):  # the system's own words for what is missing or forbidden
         pass
     try:

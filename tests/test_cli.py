@@ -188,6 +188,50 @@ def test_training_replaces_the_output(folder):
     assert slide.load("model.slide").epochs_trained == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="a system without owners of files")
+def test_a_file_that_only_its_owner_may_replace_is_found_before_training(
+    folder, capsys, monkeypatch
+):
+    (folder / "model.slide").write_text("old")
+    folder.chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(folder).st_uid + 1)
+    message = refused(capsys, "train", "train.txt", "--epochs", "1")
+    assert "model.slide: somebody else's file" in message
+    assert (folder / "model.slide").read_text() == "old"
+
+
+def test_a_model_that_cannot_be_saved_is_saved_beside(folder, capsys, monkeypatch):
+    def occupied(self, epoch, logs=None):
+        Path("model.slide").mkdir()
+
+    Path("model-1.slide").write_text("mine")
+    monkeypatch.setattr(_cli.Table, "on_epoch_end", occupied)
+    assert main(["train", "train.txt", "--epochs", "1"]) == 2
+    message = "model.slide: is a directory; the model is in model-2.slide\n"
+    assert capsys.readouterr().err.endswith(message)
+    assert slide.load("model-2.slide").epochs_trained == 1
+    assert Path("model-1.slide").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_pipes_are_no_files_to_replace(folder, trained, capsys):
+    os.mkfifo("pipe")
+    assert "pipe: a pipe or a device" in refused(capsys, "train", "train.txt", "--output", "pipe")
+    assert main(["predict", trained, "test.txt"]) == 0
+    expected = capsys.readouterr().out
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+        assert main(["predict", trained, "test.txt", "--output", "pipe"]) == 0
+        assert reader.communicate()[0] == expected
+    assert Path("pipe").is_fifo()
+
+
+def test_predictions_are_compressed_by_name(folder, trained, capsys):
+    assert main(["predict", trained, "test.txt"]) == 0
+    assert main(["predict", trained, "test.txt", "--output", "out.gz"]) == 0
+    with gzip.open("out.gz", "rt") as file:
+        assert file.read() == capsys.readouterr().out
+
+
 def test_approximate(folder, trained, capsys):
     assert main(["predict", trained, "test.txt", "--approximate", "--top-k", "1"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == N
@@ -263,7 +307,7 @@ def write_bad_files():
         (["train", "train.txt", "--validation", "wide.txt"], "wide.txt, line 1"),
         (["train", "train.txt", "--validation", "wide.svm"], "wide.svm, line 2"),
         (["train", "train.txt", "--validation", "manylabels.svm"], "manylabels.svm, line 3"),
-        (["train", "train.txt", "--output", "no/model"], "no: no such directory"),
+        (["train", "train.txt", "--output", "no/model"], "no/model: there is no directory"),
         (["train", "train.txt", "--output", "."], ".: is a directory"),
         (["train", "train.txt", "--sampler", "9,0,0"], "--sampler 9,0,0: the data has 8 labels"),
         (["train", "train.txt", "--sampler", "0,5,5"], "--sampler 0,5,5: the data has 8 labels"),
@@ -292,8 +336,16 @@ def write_bad_files():
         (["evaluate", "MODEL", "train.txt", "--propensity", "1"], "argument --propensity"),
         (["predict", "MODEL", "wide.svm"], "wide.svm, line 2"),
         (["predict", "MODEL", "train.txt", "--top-k", "9"], "--top-k 9: the model has 8 labels"),
-        (["predict", "MODEL", "train.txt", "--output", "no/out"], "no: no such directory"),
+        (["predict", "MODEL", "train.txt", "--output", "no/out"], "no/out: there is no directory"),
         (["demo", "--epochs", "0"], "argument --epochs"),
+        (["train", "train.txt", "--output", "train.txt"], "--output train.txt would replace"),
+        (
+            ["train", "test.txt", "--validation", "train.txt", "--output", "./train.txt"],
+            "--output ./train.txt would replace train.txt, which is read",
+        ),
+        (["predict", "MODEL", "train.txt", "--output", "train.txt"], "would replace train.txt"),
+        (["predict", "MODEL", "train.txt", "--output", "MODEL"], "model.slide, which is read"),
+        (["train", "train.txt", "--output", "m" * 300], "mmm: File name too long"),
     ],
 )
 def test_errors(folder, trained, capsys, arguments, words):
@@ -362,7 +414,7 @@ def test_demo(folder, capsys, tiny):
     assert "Model saved: wordnet.slide" in out
     assert '"a large wild cat with a striped coat"' in out
     assert "the gloss of" in out
-    assert "--ask" in out
+    assert "slide demo --ask" in out
     assert max(len(line) for line in out.splitlines()) <= 100
     saved = slide.load("wordnet.slide")
 
@@ -375,6 +427,9 @@ def test_demo(folder, capsys, tiny):
     assert "P@1" not in out
     assert slide.load("wordnet.slide").step == saved.step
 
+    assert main(["demo", "--epochs", "1", "--output", "my model"]) == 0
+    assert "slide demo --output 'my model' --ask" in capsys.readouterr().out
+
 
 def test_demo_trains_before_it_answers(folder, capsys, tiny):
     assert main(["demo", "--ask", "a cat", "--epochs", "1", "--output", "other"]) == 0
@@ -384,7 +439,7 @@ def test_demo_trains_before_it_answers(folder, capsys, tiny):
 
 def test_demo_refuses_before_it_trains(folder, capsys, tiny):
     assert "--ask 'xyzzy': none of its words" in refused(capsys, "demo", "--ask", "xyzzy")
-    assert "no: no such directory" in refused(capsys, "demo", "--output", "no/where")
+    assert "no/where: there is no directory" in refused(capsys, "demo", "--output", "no/where")
     slide.Sequential([slide.Input(3), slide.Dense(2)]).save("wordnet.slide")
     message = refused(capsys, "demo", "--ask", "a cat")
     assert "wordnet.slide: a model of 3 features and 2 labels, not the demo's 12 and 8" in message

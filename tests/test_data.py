@@ -567,8 +567,9 @@ def beyond():
     ("X", "Y", "message"),
     [
         (np.eye(2), np.eye(3), "X has 2 rows and Y has 3"),
-        ([[0, np.nan]], [[1]], "X[0, 1] = nan is not finite in float32"),
-        ([[0.0], [1e39]], [[1], [0]], "X[1, 0] = inf is not finite in float32"),
+        ([[0, np.nan]], [[1]], "X[0, 1] is nan, not a finite number"),
+        ([[0.0], [1e39]], [[1], [0]], "X[1, 0] is 1e+39, too large for float32"),
+        (sparse.csr_matrix([[0.0], [1e39]]), [[1], [0]], "X[1, 0] is 1e+39, too large for"),
         ([[0.0], [1]], [[1, 0], [0, 2]], "Y[1, 1] = 2.0 is neither 0 nor 1"),
         ([1.0], [[1]], "X must have 2 dimensions, not 1"),
         (beyond(), [[1], [1]], "X.row[0] is 100000000; it must be in [0, 2)"),
@@ -580,6 +581,29 @@ def test_refused_data_leave_the_old_file(tmp_path, X, Y, message):
         write_xmc(path, X, Y)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.ma.masked_equal(np.eye(2), 1), "X is a masked array"),
+        (np.eye(2) * 1j, "X must hold real numbers, got dtype complex128"),
+        (sparse.csr_matrix(np.eye(2) * 1j), "X must hold real numbers, got dtype complex128"),
+        ([["1", "2"], ["3", "4"]], "X must hold real numbers, got dtype <U1"),
+    ],
+)
+def test_write_refuses_what_fit_refuses(tmp_path, X, message):
+    with pytest.raises(TypeError, match=message):
+        write_xmc(tmp_path / "a.txt", X, np.eye(2))
+    with pytest.raises(TypeError, match=message.replace("X", "Y")):
+        write_xmc(tmp_path / "a.txt", np.eye(2), X)
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_sums_small_numbers(tmp_path):
+    X = sparse.csr_matrix((np.uint8([200, 200]), [0, 0], [0, 2]), shape=(1, 1))
+    write_xmc(tmp_path / "a.txt", X, [[1]])
+    assert (tmp_path / "a.txt").read_text() == "1 1 1\n0 0:400\n"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

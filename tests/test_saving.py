@@ -483,10 +483,37 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch, where, e
     assert same_weights(slide.load(tmp_path / "m"), model)
 
 
-def test_paths_that_cannot_be(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="file modes and links")
+def test_what_is_replaced_keeps_its_mode_and_its_links(tmp_path):
+    (tmp_path / "folder").mkdir()
+    file, link = tmp_path / "folder" / "m", tmp_path / "link"
+    file.write_text("old")
+    file.chmod(0o440)
+    link.symlink_to(file)
+    make().save(link)
+    assert link.is_symlink()
+    assert slide.load(file).step == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o440
+    assert [p.name for p in file.parent.iterdir()] == ["m"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_pipes_hold_no_models(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: a pipe or a device"):
+        make().save(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: a pipe or a device"):
+        slide.load(tmp_path / "pipe")
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_paths_that_cannot_be(tmp_path, monkeypatch):
     model = make()
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"there is no directory .*nowhere: '.*nowhere.m'$"):
         model.save(tmp_path / "nowhere" / "m")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError, match=r"is a directory: '\.'"):
+        model.save(".")
     with pytest.raises(OSError, match="nowhere"):
         slide.load(tmp_path / "nowhere" / "m")
     with pytest.raises(OSError, match=str(tmp_path)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import os
 import re
 import zlib
@@ -14,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from slide import _validation as check
-from slide._files import replaced
+from slide._files import written
 from slide._kernels.textio import RowParser, format_rows
 from slide.data.cache import Rows, check_cache, through_cache
 
@@ -275,7 +274,7 @@ def write_xmc(path: str | os.PathLike[str], X: Any, Y: Any) -> None:
     ----------
     path : str or path-like
         The file to write; compressed by gzip if the name ends with ``.gz``. The file appears,
-        or replaces an older one, only once it is complete.
+        or replaces an older one, only once it is complete. A pipe or a device is written into.
     X : sparse matrix or array of shape (points, n_features)
         Features.
     Y : sparse matrix or array of shape (points, n_labels)
@@ -283,6 +282,8 @@ def write_xmc(path: str | os.PathLike[str], X: Any, Y: Any) -> None:
 
     Raises
     ------
+    TypeError
+        One of them is a masked array or holds anything else than real numbers.
     ValueError
         `X` and `Y` differ in rows, one has more than 2^31 - 1 columns, `X` has a value that is NaN
         or infinite in float32, or `Y` one that is neither 0 nor 1.
@@ -291,21 +292,15 @@ def write_xmc(path: str | os.PathLike[str], X: Any, Y: Any) -> None:
     Y = _canonical("Y", Y)
     if X.shape[0] != Y.shape[0]:
         raise ValueError(f"X has {X.shape[0]} rows and Y has {Y.shape[0]}")
-    for matrix, columns in (("X", X.shape[1]), ("Y", Y.shape[1])):
-        if columns > MOST_IDS:
-            raise ValueError(f"{matrix} has {columns} columns, more than {MOST_IDS}")
-    _refuse_values("X", X, ~np.isfinite(X.data), "is not finite in float32")
-    _refuse_values("Y", Y, (Y.data != 0) & (Y.data != 1), "is neither 0 nor 1")
+    bad = (Y.data != 0) & (Y.data != 1)
+    if bad.any():
+        at = int(np.argmax(bad))
+        row = int(np.searchsorted(Y.indptr, at, side="right")) - 1
+        raise ValueError(f"Y[{row}, {Y.indices[at]}] = {Y.data[at]} is neither 0 nor 1")
     if not Y.data.all():
         Y = Y.copy()
         Y.eliminate_zeros()
-    with replaced(path) as partial, contextlib.ExitStack() as stack:
-        out: Any = stack.enter_context(open(partial, "wb"))
-        if os.fspath(path).endswith(".gz"):
-            # No name and time: the same data give the same bytes.
-            out = stack.enter_context(
-                gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=6, mtime=0)
-            )
+    with written(path) as out:
         out.write(f"{X.shape[0]} {X.shape[1]} {Y.shape[1]}\n".encode())
         for text in _formatted(X, Y):
             out.write(text)
@@ -333,26 +328,23 @@ def _formatted(X: sparse.csr_matrix, Y: sparse.csr_matrix) -> Iterator[bytearray
 
 def _canonical(name: str, M: Any) -> sparse.csr_matrix:
     """`M` as float32 CSR without duplicates, its ids sorted; the caller's matrix is not touched."""
-    if not sparse.issparse(M):
-        M = np.asarray(M)
+    if sparse.issparse(M):
+        shape = M.shape
+        values, indices, indptr = check.csr_arrays(name, M)
+        values = check.real_array(name, values)
+        # Not in a small type, in which sums of duplicates would overflow.
+        values = values.astype(np.result_type(values, np.float32), copy=False)
+        M = sparse.csr_matrix((values, indices, indptr), shape)
+        if not M.has_canonical_format:
+            M = M.copy()
+            M.sum_duplicates()
+    else:
+        M = check.real_array(name, M)
         if M.ndim != 2:
             raise ValueError(f"{name} must have 2 dimensions, not {M.ndim}")
-    shape = M.shape
-    if sparse.issparse(M):
-        M = check.csr_arrays(name, M)
-    with np.errstate(over="ignore"):  # what overflows is refused with its place
-        result = sparse.csr_matrix(M, shape, dtype=np.float32)
-    if not result.has_canonical_format:
-        result = result.copy()
-        result.sum_duplicates()
-    return result
-
-
-def _refuse_values(name: str, M: sparse.csr_matrix, bad: np.ndarray, complaint: str) -> None:
-    if bad.any():
-        at = int(np.argmax(bad))
-        row = int(np.searchsorted(M.indptr, at, side="right")) - 1
-        raise ValueError(f"{name}[{row}, {M.indices[at]}] = {M.data[at]} {complaint}")
+    if M.shape[1] > MOST_IDS:
+        raise ValueError(f"{name} has {M.shape[1]} columns, more than {MOST_IDS}")
+    return sparse.csr_matrix(check.check_features(M, M.shape[1], name))
 
 
 def _count(name: str, value: int | None) -> int | None:
