@@ -1,6 +1,7 @@
 """The index of largest inner products: queries, changes, files; predictions through one."""
 
 import copy
+import json
 import pickle
 import threading
 
@@ -10,7 +11,7 @@ import scipy.sparse as sp
 from safetensors.numpy import load_file, save_file
 
 import slide
-from slide import hashing, sampling
+from slide import hashing, sampling, saving
 from slide.hashing import Index
 from slide.hashing.index import NotFittedError
 
@@ -414,6 +415,7 @@ def saved(tmp_path, change):
         metadata = file.metadata()
     arrays = load_file(path)
     change(arrays, metadata)
+    metadata["sums"] = json.dumps(saving.check_sums(metadata["config"], arrays))
     save_file(arrays, path, metadata)
     return path
 

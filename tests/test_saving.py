@@ -536,6 +536,8 @@ def rewrite(path, change):
     change(arrays, metadata, config)
     if "config" in metadata:
         metadata["config"] = json.dumps(config)
+        sums = slide.saving.check_sums(metadata["config"], arrays)
+        metadata["sums"] = json.dumps(sums)
     save_file(arrays, path, metadata)
 
 
@@ -798,9 +800,44 @@ def test_truncated_files(tmp_path, sampler):
             slide.load(tmp_path / "m")
 
 
+def test_a_flipped_bit_is_noticed(saved):
+    content = saved.read_bytes()
+    with safe_open(saved, framework="np") as file:
+        names = list(file.keys())
+    header = 8 + struct.unpack("<Q", content[:8])[0]
+    places = json.loads(content[8:header])
+    rng = np.random.default_rng(5)
+    for name in names:
+        begin, end = places[name]["data_offsets"]
+        if begin == end:
+            continue
+        damaged = bytearray(content)
+        damaged[header + int(rng.integers(begin, end))] ^= 1 << int(rng.integers(8))
+        saved.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{name} is damaged: its check sum is another"):
+            slide.load(saved)
+    at = content.index(b"epochs_trained") + 18
+    assert chr(content[at]).isdigit()
+    saved.write_bytes(content[:at] + b"7" + content[at + 1 :])
+    with pytest.raises(ValueError, match="its configuration is damaged"):
+        slide.load(saved)
+
+
+def test_a_file_without_check_sums(saved):
+    with safe_open(saved, framework="np") as file:
+        metadata = dict(file.metadata())
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del metadata["sums"]
+    save_file(arrays, saved, metadata)
+    with pytest.raises(ValueError, match="it has no check sums"):
+        slide.load(saved)
+
+
 @pytest.mark.parametrize("sampler", ["simhash", "dwta", "many_bits", "two_levels", "mixture"])
-def test_damaged_bytes_never_crash(tmp_path, sampler):
-    """Every mutation is refused with ValueError, or gives a model that works."""
+def test_damaged_bytes_never_crash(tmp_path, monkeypatch, sampler):
+    """Every mutation that no check sum shows is refused with ValueError, or gives a model that
+    works."""
+    monkeypatch.setattr(slide.saving, "_check_sum", lambda array: 0)
     x, y = data(20)
     model = make(sampler)
     model.fit(x, y, batch_size=5, verbose=0, n_jobs=1)
