@@ -17,7 +17,8 @@ files:
   xmc       'points features labels', then lines 'label,label feature:value ...';
             ids count from 0. The format of the extreme classification repository.
   svmlight  lines 'label,label feature:value ...', without a first line of counts;
-            labels count from 0, feature ids are taken as they are.
+            labels count from 0, feature ids are taken as they are, as by
+            slide.data.read_svmlight(..., zero_based=True) in Python.
 """
 
 
@@ -308,8 +309,10 @@ def at_least(low: int) -> Callable[[str], int]:
 
     def integer(text: str) -> int:
         number = _number(text, int, "an integer")
-        if not low <= number < 2**63:
+        if number < low:
             raise argparse.ArgumentTypeError(f"must be at least {low}, got {text}")
+        if number >= 2**63:
+            raise argparse.ArgumentTypeError(f"must be below 2^63 = {2**63}, got {text}")
         return number
 
     return integer

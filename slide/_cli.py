@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import os
+import re
 import shlex
 import sys
 import time
@@ -21,7 +22,7 @@ from joblib import effective_n_jobs
 
 from slide import callbacks, data, hashing, initializers, metrics, optimizers, sampling
 from slide._files import check_writable, is_stream, written
-from slide.data.xmc import HEADER
+from slide.data.xmc import BOM, HEADER
 from slide.layers import Dense, Input
 from slide.models import Sequential, load
 
@@ -29,6 +30,8 @@ ROWS_AT_ONCE = 1 << 14  # points predicted between two writes
 DEMO_MODEL = "wordnet.slide"  # where the demo's model is unless said otherwise
 WORDS = 5  # labels shown for a definition
 LINE = 100  # characters
+# What a reader says of ids that are too large.
+BEYOND = re.compile("a (label|feature) id is outside|more than n_(label|feature)s=")
 QUESTIONS = (
     "a large wild cat with a striped coat",
     "a vehicle that flies through the air and carries passengers",
@@ -112,9 +115,13 @@ def train(options: Any) -> None:
     x, y = read(options.data, options.format, options.n_features, options.n_labels, options.cache)
     if x.shape[1] == 0 or y.shape[1] == 0:
         raise ValueError(f"{options.data}: no {'labels' if x.shape[1] else 'features'} in it")
+    if x.nnz == 0:
+        raise ValueError(f"{options.data}: no features in it")
+    _check_labels(options.data, y)
     held = None
     if options.validation is not None:
-        held = read(options.validation, options.format, x.shape[1], y.shape[1], options.cache)
+        held = _read_alike(options.validation, options, x.shape[1], y.shape[1])
+        _check_labels(options.validation, held[1])
     model = network(
         x.shape[1], y.shape[1], options.hidden, options.loss, options.sampler, options.seed
     )
@@ -141,10 +148,12 @@ def evaluate(options: Any) -> None:
     ks = _ks(n_labels)
     scores: list[Any] = [metrics.PrecisionAtK(k) for k in ks] + [metrics.NDCGAtK(ks[-1])]
     if options.training_data is not None:
-        _, labels = read(options.training_data, options.format, n_features, n_labels, options.cache)
+        _, labels = _read_alike(options.training_data, options, n_features, n_labels)
+        _check_labels(options.training_data, labels)
         a, b = options.propensity
         scores.append(metrics.PSPAtK(ks[-1], A=a, B=b).prepare(labels))
-    x, y = read(options.data, options.format, n_features, n_labels, options.cache)
+    x, y = _read_alike(options.data, options, n_features, n_labels)
+    _check_labels(options.data, y)
     model.metrics = scores
     for name, value in model.evaluate(x, y, n_jobs=options.n_jobs).items():
         print(f"{name:12} {value:.4f}")
@@ -163,7 +172,7 @@ def predict(options: Any) -> None:
         raise ValueError(f"--approximate: {options.model} has no hash tables")
     if options.output is not None:
         _check_output(options.output, options.model, options.data, stream=True)
-    x, _ = read(options.data, options.format, model.input.n_features, None, options.cache)
+    x, _ = _read_alike(options.data, options, model.input.n_features, None)
     with _output(options.output) as out:
         for at in range(0, x.shape[0], ROWS_AT_ONCE):
             ids, scores = model.predict(
@@ -334,6 +343,23 @@ def read(
     return x, y
 
 
+def _read_alike(path: str, options: Any, n_features: int, n_labels: int | None) -> tuple[Any, Any]:
+    """Read a file that must have no larger ids than the one that a model is trained on."""
+    try:
+        return read(path, options.format, n_features, n_labels, options.cache)
+    except ValueError as error:
+        beyond = BEYOND.search(str(error))
+        if beyond is None:
+            raise
+        option = f"--n-{beyond[1] or beyond[2]}s"
+        raise ValueError(f"{error}; train with {option} larger than all ids") from None
+
+
+def _check_labels(path: str, y: Any) -> None:
+    if y.nnz == 0:
+        raise ValueError(f"{path}: no labels in it")
+
+
 def _read(
     path: str, kind: str, n_features: int | None, n_labels: int | None, cache: bool
 ) -> tuple[Any, Any]:
@@ -368,10 +394,16 @@ def _read(
 def _first_line(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            if file.peek(2)[:2] == b"\x1f\x8b":
+            start = file.peek(6)
+            if start.startswith((b"PK\x03\x04", b"\x93NUMPY")):
+                raise ValueError(
+                    f"{path}: an array of NumPy or SciPy, not a text; load it in Python "
+                    "(numpy.load, scipy.sparse.load_npz) and give it to the model there"
+                )
+            if start.startswith(b"\x1f\x8b"):
                 with gzip.open(file) as plain:
-                    return plain.readline(256)
-            return file.readline(256)
+                    return plain.readline(256).removeprefix(BOM)
+            return file.readline(256).removeprefix(BOM)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: damaged or truncated gzip file ({error})") from None
 

@@ -148,8 +148,9 @@ def _check_sum(array: np.ndarray) -> int:
     for at in range(0, len(data), SUMMED_AT_ONCE):
         piece = data[at : at + SUMMED_AT_ONCE]
         end = len(piece) // 64 * 64
-        total = zlib.crc32(piece[:end].view(np.uint64).reshape(8, end // 64).sum(axis=0), total)
-        total = zlib.crc32(piece[end:], total)
+        words = piece[:end].view(np.uint64).reshape(8, end // 64)
+        total = zlib.crc32(words.sum(axis=0).data, total)
+        total = zlib.crc32(piece[end:].data, total)
     return total
 
 

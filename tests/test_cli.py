@@ -152,6 +152,15 @@ def test_one_based_svmlight_is_read_alike_with_and_without_its_lowest_features(f
     assert main(["predict", "model.slide", "test.svm", "--top-k", "1"]) == 0
 
 
+def test_a_byte_order_mark_is_skipped(folder):
+    for name in ("train.txt", "test.txt"):
+        Path(name).write_bytes(b"\xef\xbb\xbf" + Path(name).read_bytes())
+    with gzip.open("test.gz", "wb") as file:
+        file.write(Path("test.txt").read_bytes())
+    assert main(["train", "train.txt", "--validation", "test.gz", "--epochs", "1", "--quiet"]) == 0
+    assert slide.load("model.slide").input.n_features == FEATURES
+
+
 @pytest.mark.parametrize(
     ("how", "parts"),
     [
@@ -282,7 +291,11 @@ def write_bad_files():
         "damaged.gz": gzip.compress(b"50 3 2\n" + b"0 1:1\n" * 50)[:-10],
         "fake.gz": b"\x1f\x8bnonsense",
         "words.txt": b"one two three\n",
+        "nolabels.svm": b"1:1\n2:1\n",
+        "zeros.txt": b"2 3 2\n0\n1\n",
     }
+    np.save("array.npy", np.eye(2))
+    sparse.save_npz("matrix.npz", sparse.csr_matrix(np.eye(2)))
     for name, content in files.items():
         with open(name, "wb") as file:
             file.write(content)
@@ -304,9 +317,13 @@ def write_bad_files():
         (["train", "words.txt"], "(read as svmlight"),
         (["train", "words.txt", "--format", "xmc"], "words.txt, line 1: expected a header"),
         (["train", "train.txt", "--n-labels", "5"], "train.txt, line 1"),
-        (["train", "train.txt", "--validation", "wide.txt"], "wide.txt, line 1"),
+        (
+            ["train", "train.txt", "--validation", "wide.txt"],
+            "wide.txt, line 1: the header announces 99, more than n_features=12; train with "
+            "--n-features larger than all ids",
+        ),
         (["train", "train.txt", "--validation", "wide.svm"], "wide.svm, line 2"),
-        (["train", "train.txt", "--validation", "manylabels.svm"], "manylabels.svm, line 3"),
+        (["train", "train.txt", "--validation", "manylabels.svm"], "train with --n-labels larger"),
         (["train", "train.txt", "--output", "no/model"], "no/model: there is no directory"),
         (["train", "train.txt", "--output", "."], ".: is a directory"),
         (["train", "train.txt", "--sampler", "9,0,0"], "--sampler 9,0,0: the data has 8 labels"),
@@ -334,7 +351,14 @@ def write_bad_files():
         (["evaluate", "MODEL", "wide.svm"], "wide.svm, line 2"),
         (["evaluate", "MODEL", "train.txt", "--training-data", "absent"], "absent: No such file"),
         (["evaluate", "MODEL", "train.txt", "--propensity", "1"], "argument --propensity"),
-        (["predict", "MODEL", "wide.svm"], "wide.svm, line 2"),
+        (["predict", "MODEL", "wide.svm"], "train with --n-features larger than all ids"),
+        (["train", "nolabels.svm", "--n-labels", "3"], "nolabels.svm: no labels in it"),
+        (["train", "zeros.txt"], "zeros.txt: no features in it"),
+        (["train", "train.txt", "--validation", "nolabels.svm"], "nolabels.svm: no labels in it"),
+        (["evaluate", "MODEL", "nolabels.svm"], "nolabels.svm: no labels in it"),
+        (["train", "array.npy"], "array.npy: an array of NumPy or SciPy"),
+        (["train", "matrix.npz"], "matrix.npz: an array of NumPy or SciPy"),
+        (["train", "train.txt", "--seed", "9" * 30], "--seed: must be below 2^63"),
         (["predict", "MODEL", "train.txt", "--top-k", "9"], "--top-k 9: the model has 8 labels"),
         (["predict", "MODEL", "train.txt", "--output", "no/out"], "no/out: there is no directory"),
         (["demo", "--epochs", "0"], "argument --epochs"),

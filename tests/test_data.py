@@ -382,6 +382,28 @@ def test_svmlight_multilabel(tmp_path):
     assert X[0].indices.tolist() == [0, 2]  # a feature 0: ids from 0
 
 
+def test_a_shift_of_ids_that_may_be_wrong_is_said(tmp_path):
+    path = put(tmp_path / "a.svm", "1 1:1 3:1\n")
+    with pytest.warns(UserWarning, match=r"a\.svm: no feature 0 occurs.* say zero_based=False"):
+        X, _ = read_svmlight(path, n_features=5)
+    assert X.indices.tolist() == [0, 2]
+    with pytest.warns(UserWarning, match="zero_based=True"):
+        read_svmlight(path, n_features=5, cache=tmp_path / "cache")
+    with pytest.warns(UserWarning, match="zero_based=True"):  # from the cache, too
+        X, _ = read_svmlight(path, n_features=5, cache=tmp_path / "cache")
+    assert (X.shape, X.indices.tolist()) == ((1, 5), [0, 2])
+    for zero_based in (True, False):
+        read_svmlight(path, n_features=5, zero_based=zero_based)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_byte_order_mark_is_left_out(tmp_path, end):
+    X, Y = read_svmlight(put(tmp_path / "a.svm", "\ufeff3 0:1 2:1" + end))
+    assert (X.indices.tolist(), Y.indices.tolist()) == ([0, 2], [3])
+    X, Y = read_xmc(put(tmp_path / "a.txt", "\ufeff1 3 4\n3 0:1 2:1" + end))
+    assert (X.indices.tolist(), Y.indices.tolist()) == ([0, 2], [3])
+
+
 def test_svmlight_targets(tmp_path):
     X, y = read_svmlight(put(tmp_path / "a.svm", "+1 1:1\n-1 2:1\n2.5e0\n"), multilabel=False)
     assert y.dtype == np.float32
@@ -673,6 +695,9 @@ def test_wordnet_labels_read_as_words(wordnet):
     assert "tf-idf" in wordnet.description
     assert "WordNet 3.0 Copyright 2006 by Princeton University" in wordnet.license
     assert repr(wordnet).startswith("WordNet(85,759 training and 9,470 test points")
+    for ask in (wordnet.label, wordnet.gloss):
+        with pytest.raises(IndexError, match=r"no label -1; predict\(exact=False\) gives -1"):
+            ask(np.int32(-1))
 
 
 def test_vectorize_equals_a_plain_tfidf(wordnet):

@@ -30,6 +30,7 @@ from slide.data import (
 TEXT = b"4 9 5\n3,0 1:0.5 8:-2e1\n 2:1 3:0.25\n1\n4,2,0 0:7 5:0\n"
 SVM = b"2,1 1:0.5 4:2\n0 2:1 # a comment\n\n1:3.5\n3 7:1\n"
 TARGETS = b"-1.5 1:0.5 4:2\n+1 2:1\n2 7:1\n"
+SHIFTED = pytest.mark.filterwarnings("ignore:.*no feature 0 occurs:UserWarning")
 READINGS = [
     (read_xmc, TEXT, {}),
     (read_xmc, TEXT, {"n_features": 12}),
@@ -94,6 +95,7 @@ def kept(tmp_path):
 # ------------------------------------------------------------------------- the same as parsing
 
 
+@SHIFTED
 @pytest.mark.parametrize(("read", "text", "options"), READINGS)
 def test_same_as_parsing(tmp_path, parses, read, text, options):
     path, folder = put(tmp_path / "a", text), tmp_path / "cache"
@@ -116,6 +118,7 @@ def test_every_way_to_read_has_its_own_entry(tmp_path, parses):
     assert not parses
 
 
+@SHIFTED
 @pytest.mark.parametrize(
     ("read", "text", "own"), [(read_xmc, TEXT, (9, 5)), (read_svmlight, SVM, (7, 4))]
 )
@@ -656,6 +659,10 @@ def test_where(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_directory() == tmp_path / "xdg" / "slide"
     monkeypatch.setenv("SLIDE_CACHE", str(tmp_path / "mine"))
+    assert cache_directory() == tmp_path / "mine"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("SLIDE_CACHE", os.path.join("~", "mine"))
     assert cache_directory() == tmp_path / "mine"
     read_xmc(put(tmp_path / "a", TEXT), cache=True)
     assert cache_info().n_files == 1

@@ -28,7 +28,7 @@ from slide._memory import check_memory
 
 __all__ = ["CacheInfo", "cache_directory", "cache_info", "clear_cache"]
 
-VERSION = 1  # of the entries and of what the parsers return: counts up when either changes
+VERSION = 2  # of the entries and of what the parsers return: counts up when either changes
 ENTRY = re.compile(r"[0-9a-f]{32}\.rows(\.[^.]+\.part)?")
 MOST_HEADER = 1 << 20  # bytes
 AT_ONCE = 1 << 20  # bytes read, or elements checked, at a time: they stay in the processor's caches
@@ -88,13 +88,14 @@ def cache_directory() -> Path:
     Returns
     -------
     Path
-        The environment variable ``SLIDE_CACHE`` names it. Otherwise it is ``slide`` in
+        The environment variable ``SLIDE_CACHE`` names it, where ``~`` is the home directory.
+        Otherwise it is ``slide`` in
         ``XDG_CACHE_HOME``, which is ``~/.cache`` unless set. It need not exist.
 
     Raises
     ------
     OSError
-        No variable is set and the user has no home directory.
+        The user has no home directory, and it is asked for.
 
     Examples
     --------
@@ -106,13 +107,13 @@ def cache_directory() -> Path:
     >>> del os.environ["SLIDE_CACHE"]
     """
     named = os.environ.get("SLIDE_CACHE")
-    if named:
-        return Path(named)
     home = os.environ.get("XDG_CACHE_HOME")
-    # A relative path there is invalid, by the XDG specification.
-    if home and os.path.isabs(home):
-        return Path(home) / "slide"
     try:
+        if named:
+            return Path(named).expanduser()
+        # A relative path there is invalid, by the XDG specification.
+        if home and os.path.isabs(home):
+            return Path(home) / "slide"
         return Path.home() / ".cache" / "slide"
     except RuntimeError as error:
         raise OSError(f"no home directory for a cache, set SLIDE_CACHE: {error}") from None

@@ -106,12 +106,33 @@ class WordNet:
         return self._vectorizer.transform(texts)
 
     def label(self, i: int) -> str:
-        """The words of label `i`: ``"big cat"`` for ``"big_cat.n02127808"``."""
-        return self.label_names[i].rpartition(".")[0].replace("_", " ")
+        """The words of label `i`: ``"big cat"`` for ``"big_cat.n02127808"``.
+
+        Raises
+        ------
+        IndexError
+            There is no such label: -1, with which `Sequential.predict` fills up what it has not
+            found with ``exact=False``, is none.
+        """
+        return self.label_names[_checked_id(i)].rpartition(".")[0].replace("_", " ")
 
     def gloss(self, i: int) -> str:
-        """The definition of label `i` in WordNet."""
-        return self._glosses[i]
+        """The definition of label `i` in WordNet.
+
+        Raises
+        ------
+        IndexError
+            As in `label`.
+        """
+        return self._glosses[_checked_id(i)]
+
+
+def _checked_id(i: int) -> int:
+    if i < 0:
+        raise IndexError(
+            f"there is no label {i}; predict(exact=False) gives -1 where it found none"
+        )
+    return i
 
 
 def load_wordnet() -> WordNet:

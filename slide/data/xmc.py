@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Protocol
@@ -23,6 +24,7 @@ BLOCK = 1 << 22  # bytes of text parsed at a time
 WRITTEN_AT_ONCE = 1 << 18  # non-zeros formatted at a time
 READ_AT_ONCE = 1 << 18  # bytes of compressed text
 MOST_IDS = 2**31 - 1  # ids are int32
+BOM = b"\xef\xbb\xbf"  # with which some editors start a text
 HEADER = re.compile(rb"\s*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]+([0-9]{1,18})\s*")
 
 
@@ -175,7 +177,8 @@ def read_svmlight(
         value to predict.
     zero_based : bool or "auto", default "auto"
         Whether feature ids count from 0 or from 1. "auto" takes them to count from 1 when no
-        feature 0 occurs; say which it is for files that belong together.
+        feature 0 occurs; say which it is for files that belong together. ``python -m slide``
+        reads with True.
     cache : bool or path, default False
         Keep what was read in a binary file, and take it from there when the same file is read
         in the same way again. True: in `cache_directory`. A path: in that directory, which is
@@ -195,6 +198,12 @@ def read_svmlight(
     ValueError
         As in `read_xmc`, apart from the header; also for a query id (``qid:``), which nothing
         here could use.
+
+    Warns
+    -----
+    UserWarning
+        If "auto" takes ids to count from 1 though `n_features` is given: a file that belongs to
+        others may just lack feature 0.
 
     Notes
     -----
@@ -225,7 +234,17 @@ def read_svmlight(
         return _parse_svmlight(name, n_features, n_labels, multilabel, zero_based)
 
     rows = through_cache(name, check_cache(cache), options, parse)
+    shifted = zero_based == "auto" and len(rows.indices) > 0 and rows.indices.min() > 0
+    if shifted:
+        rows.indices[:] -= 1
+        rows = rows._replace(n_features=rows.n_features - 1)
     rows = _widened(rows, n_features, n_labels, parse)
+    if shifted and n_features is not None:
+        warnings.warn(
+            f"{name}: no feature 0 occurs, so ids are taken to count from 1; say zero_based=False "
+            "if they do, and zero_based=True if they count from 0 in other files that belong to it",
+            stacklevel=2,
+        )
     return _features(rows), _labels(rows) if multilabel else rows.targets
 
 
@@ -236,6 +255,8 @@ def _parse_svmlight(
     multilabel: bool,
     zero_based: bool | str,
 ) -> Rows:
+    """Parse a file; with "auto" the ids are as they stand in it, and `n_features` is checked as if
+    they were shifted where they count from 1."""
     first_id = 0 if zero_based == "auto" else int(not zero_based)
     last_shift = 0 if zero_based is True else 1  # ids may count from 1
     with _described(name), _open(name) as file:
@@ -258,10 +279,11 @@ def _parse_svmlight(
                 f"line {parser.largest_feature_line}: a feature id is outside 0 to "
                 f"{n_features - 1}, found '{parser.largest_feature}'"
             )
-    rows = Rows._make([*parser.take(), found, parser.largest_label + 1])
-    if first_id:
+    if zero_based is False:
+        rows = Rows._make([*parser.take(), found, parser.largest_label + 1])
         rows.indices[:] -= 1
-    return rows
+        return rows
+    return Rows._make([*parser.take(), parser.largest_feature + 1, parser.largest_label + 1])
 
 
 def write_xmc(path: str | os.PathLike[str], X: Any, Y: Any) -> None:
@@ -460,21 +482,23 @@ def _end_of_line(block: memoryview) -> int:
 def _lines(file: _Source) -> Iterator[memoryview]:
     """Blocks of whole lines, each valid until the next is asked for.
 
-    A last line without a newline gets one.
+    A last line without a newline gets one, and a byte-order mark before the first is left out.
     """
     text = bytearray(BLOCK)
     kept = 0  # bytes of an unfinished line, at the start of `text`
+    first = True
     while True:
         with memoryview(text) as view:
             n = file.readinto(view[kept:-1])
             if not n:
                 if kept:
                     text[kept] = ord("\n")
-                    yield view[: kept + 1]
+                    yield view[_start(text, first) : kept + 1]
                 return
             end = text.rfind(b"\n", kept, kept + n) + 1
             if end:
-                yield view[:end]
+                yield view[_start(text, first) : end]
+                first = False
                 rest = kept + n - end
                 text[:rest] = text[end : kept + n]
                 kept = rest
@@ -483,3 +507,7 @@ def _lines(file: _Source) -> Iterator[memoryview]:
         if kept > len(text) // 2:
             # A new object: the caller may still hold a view of the old one.
             text = text + bytes(len(text))
+
+
+def _start(text: bytearray, first: bool) -> int:
+    return len(BOM) if first and text.startswith(BOM) else 0
