@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         _cli.demo,
         "learn WordNet's 13,043 categories, then find words for definitions",
         "Takes\n"
-        "about a minute on two processors and needs no download. Ctrl-C stops training, saves\n"
+        "some ten seconds on two free processors and needs no download. Ctrl-C stops training, saves\n"
         "what has been learned, and exits with status 130.",
     )
     demo.add_argument(

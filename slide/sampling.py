@@ -918,8 +918,8 @@ class Auto(Sampler):
     Parameters
     ----------
     fast : bool
-        Whether small layers have the mixture, too. An epoch then takes a tenth to a quarter less,
-        and ends with a little less accuracy.
+        Whether small layers have the mixture, too. An epoch then takes up to a third less on layers
+        of 13,000 neurons and nothing less on one of 20,679, and ends with a little less accuracy.
 
     Raises
     ------
