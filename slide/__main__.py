@@ -100,8 +100,8 @@ def parser() -> argparse.ArgumentParser:
         _cli.demo,
         "learn WordNet's 13,043 categories, then find words for definitions",
         "Takes\n"
-        "some ten seconds on two free processors and needs no download. Ctrl-C stops training, saves\n"
-        "what has been learned, and exits with status 130.",
+        "some ten seconds on two free processors and needs no download. Ctrl-C stops training,\n"
+        "saves what has been learned, and exits with status 130.",
     )
     demo.add_argument(
         "--ask",

@@ -25,7 +25,7 @@ def replaced(path: Any) -> Iterator[Path]:
     Raises
     ------
     ValueError
-        If `path` is a pipe or a device.
+        If `path` is empty, a pipe or a device.
     OSError
         If it is a directory, there is no directory for it, or the file cannot be written there.
     """
@@ -87,6 +87,8 @@ def _beside(path: Any) -> tuple[Path, Path, int]:
 
     Until it has that mode, nobody else may read in it what they might not read at `path`.
     """
+    if not os.fspath(path):
+        raise ValueError("the path of the file to write is empty")
     if is_stream(path):
         raise ValueError(f"{os.fspath(path)}: a pipe or a device, which no file can replace")
     target = Path(os.path.realpath(path))

@@ -222,6 +222,14 @@ def test_a_model_that_cannot_be_saved_is_saved_beside(folder, capsys, monkeypatc
     assert Path("model-1.slide").read_text() == "mine"
 
 
+def test_a_model_whose_folder_is_gone_is_saved_here(folder, capsys, monkeypatch):
+    Path("models").mkdir()
+    monkeypatch.setattr(_cli.Table, "on_epoch_end", lambda *_: Path("models").rmdir())
+    assert main(["train", "train.txt", "--epochs", "1", "--output", "models/m.slide"]) == 2
+    assert capsys.readouterr().err.endswith("models; the model is in m-1.slide\n")
+    assert slide.load("m-1.slide").epochs_trained == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
 def test_pipes_are_no_files_to_replace(folder, trained, capsys):
     os.mkfifo("pipe")
@@ -369,6 +377,7 @@ def write_bad_files():
         ),
         (["predict", "MODEL", "train.txt", "--output", "train.txt"], "would replace train.txt"),
         (["predict", "MODEL", "train.txt", "--output", "MODEL"], "model.slide, which is read"),
+        (["train", "train.txt", "--output", ""], "the path of the file to write is empty"),
         (["train", "train.txt", "--output", "m" * 300], "mmm: File name too long"),
     ],
 )
