@@ -34,7 +34,8 @@ def train(sampler, epochs=2):
 
 
 # %%
-# Two tables of 14 bits. Hardly a bucket holds a neuron, and most inputs find none.
+# Two tables of 14 bits. Half of the buckets are empty, the others hold a neuron or two, and inputs
+# find none.
 
 model, telemetry = train(sampling.LSH(hashing.SimHash(n_bits=14, n_tables=2), max_active=400))
 print(model.diagnose(x_test, y_test))

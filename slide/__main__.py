@@ -19,6 +19,7 @@ files:
   svmlight  lines 'label,label feature:value ...', without a first line of counts;
             labels count from 0, feature ids are taken as they are, as by
             slide.data.read_svmlight(..., zero_based=True) in Python.
+One label needs --loss bce, or --n-labels 2.
 """
 
 

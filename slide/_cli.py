@@ -118,6 +118,10 @@ def train(options: Any) -> None:
     if x.nnz == 0:
         raise ValueError(f"{options.data}: no features in it")
     _check_labels(options.data, y)
+    if y.shape[1] == 1 and options.loss == "softmax":
+        raise ValueError(
+            f"{options.data}: a softmax of one label is always 1; say --loss bce, or --n-labels 2"
+        )
     held = None
     if options.validation is not None:
         held = _read_alike(options.validation, options, x.shape[1], y.shape[1])
@@ -125,10 +129,9 @@ def train(options: Any) -> None:
     model = network(
         x.shape[1], y.shape[1], options.hidden, options.loss, options.sampler, options.seed
     )
-    ks = _ks(y.shape[1])
     loss = "categorical_crossentropy" if options.loss == "softmax" else "binary_crossentropy"
     adam = optimizers.Adam(options.learning_rate, lazy=options.lazy)
-    model.compile(adam, loss, metrics=[f"P@{k}" for k in ks])
+    model.compile(adam, loss, metrics=_metrics(y.shape[1]))
     if not options.quiet:
         _say(f"{x.shape[0]:,} points, {x.shape[1]:,} features, {y.shape[1]:,} labels\n")
         model.summary(lambda line: _say(f"{line}\n"))
@@ -145,13 +148,15 @@ def evaluate(options: Any) -> None:
         raise ValueError(f"{options.model}: the model was saved before compile, it has no loss")
     assert model.input is not None
     n_features, n_labels = model.input.n_features, model.layers[-1].units
-    ks = _ks(n_labels)
-    scores: list[Any] = [metrics.PrecisionAtK(k) for k in ks] + [metrics.NDCGAtK(ks[-1])]
+    k = min(5, n_labels)
+    scores = _metrics(n_labels) + [metrics.NDCGAtK(k)] * (n_labels > 1)
     if options.training_data is not None:
+        if n_labels == 1:
+            raise ValueError(f"--training-data: {options.model} has one output, nothing is ranked")
         _, labels = _read_alike(options.training_data, options, n_features, n_labels)
         _check_labels(options.training_data, labels)
         a, b = options.propensity
-        scores.append(metrics.PSPAtK(ks[-1], A=a, B=b).prepare(labels))
+        scores.append(metrics.PSPAtK(k, A=a, B=b).prepare(labels))
     x, y = _read_alike(options.data, options, n_features, n_labels)
     _check_labels(options.data, y)
     model.metrics = scores
@@ -297,6 +302,8 @@ class Table(callbacks.Callback):
                 cells["val loss"] = f"{value:.4f}"
             elif name.startswith("val_precision@"):
                 cells[f"P@{name[14:]}"] = f"{value:.1%}"
+            elif name == "val_accuracy":
+                cells["accuracy"] = f"{value:.1%}"
         cells["points/s"] = f"{logs['samples_per_second']:,.0f}"
         cells["computed"] = f"{logs['active_fraction']:.1%}"
         text = "\r" + " " * 40 + "\r" if sys.stdout.isatty() else ""
@@ -314,8 +321,10 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _ks(n_labels: int) -> list[int]:
-    return sorted({min(k, n_labels) for k in (1, 3, 5)})
+def _metrics(n_labels: int) -> list[Any]:
+    if n_labels == 1:  # there is nothing to rank
+        return [metrics.Accuracy()]
+    return [metrics.PrecisionAtK(k) for k in sorted({min(k, n_labels) for k in (1, 3, 5)})]
 
 
 def read(

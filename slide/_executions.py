@@ -22,6 +22,7 @@ LOOKED_AT = 256
 """Rows of the training data on which an output layer's hash family is chosen."""
 
 EXECUTION_SECONDS = 0.25
+END = object()
 """With ``steps_per_execution="auto"``: how long Python waits for the kernels at a time."""
 
 
@@ -66,18 +67,18 @@ class Rows:
         if steps_per_epoch is not None and steps_per_epoch > most:
             _warn_of_steps(steps_per_epoch, most)
         self.samples = min(data.n, self.steps * self.batch_size)
-        self._left: Any = ()  # rows, in their order, that are still to come before all start anew
+        self._batches_of_all = most
         self._seconds_a_batch = 0.0
 
-    def begin(self, fits: bool) -> None:
-        """Everything is checked: what depends on the first data may be set.
-
-        fits : whether it is all of the training data, and not some more
-        """
-        self.model._start_biases(self.targets)
-        for metric in self.model.metrics if fits else ():
+    def prepare(self) -> None:
+        """Show metrics the targets, which are all of the training data's."""
+        for metric in self.model.metrics:
             if hasattr(metric, "prepare"):
                 metric.prepare(self.targets)
+
+    def begin(self) -> None:
+        """Nothing can be wrong any more: weights that depend on the first data may be set."""
+        self.model._start_biases(self.targets)
 
     def some(self, rng: np.random.Generator) -> Any:
         """Return rows for a look at what the model does with them."""
@@ -94,13 +95,19 @@ class Rows:
         return max(1, min(10_000, round(EXECUTION_SECONDS / self._seconds_a_batch)))
 
     def epoch(self) -> Iterator[Execution]:
-        model, steps = self.model, self.steps
+        model, most = self.model, self._batches_of_all
+        # Where the epochs before have stopped, those of other calls too: a model that is loaded
+        # goes on as it would have.
+        at, stop = model.epochs_trained * self.steps, (model.epochs_trained + 1) * self.steps
+        rows, times = np.empty(0, np.int64), -1
         with model._kernels(self.data, self.batch_size, self.n_threads, True) as network:
-            while steps:
-                if not len(self._left):
-                    self._left = self._order()
-                part = self._left[: min(self._batches(), steps) * self.batch_size]
-                n_batches = math.ceil(len(part) / self.batch_size)
+            while at < stop:
+                if times != at // most:
+                    times = at // most
+                    rows = self._order(times)
+                n_batches = min(self._batches(), stop - at, most - at % most)
+                first = at % most * self.batch_size
+                part = rows[first : first + n_batches * self.batch_size]
 
                 def train(rates: np.ndarray, part: np.ndarray = part) -> Any:
                     started = time.perf_counter()
@@ -118,13 +125,13 @@ class Rows:
                     return result
 
                 yield Execution(model, train, n_batches, len(part))
-                self._left = self._left[len(part) :]
-                steps -= n_batches
+                at += n_batches
 
-    def _order(self) -> np.ndarray:
+    def _order(self, times: int) -> np.ndarray:
+        """Return the rows in the order in which they come after so many times."""
         rows = np.arange(self.data.n, dtype=np.int64)
         if self.shuffle:
-            np.random.default_rng([self.seed, self.model.epochs_trained]).shuffle(rows)
+            np.random.default_rng([self.seed, times]).shuffle(rows)
         return rows
 
 
@@ -148,13 +155,13 @@ class Batches:
         self._iterator: Any = None
         self._last: deque[Any] = deque()  # features of the last rows: copies
 
-    def begin(self, fits: bool) -> None:
+    def prepare(self) -> None:
         """Nothing is known before the first batch."""
 
+    begin = prepare
+
     def _remember(self, x: Any, n: int) -> None:
-        assert self.model.input is not None
-        x = check.check_features(x, self.model.input.n_features)
-        x = sliceable(sp.csr_array(x)) if sp.issparse(x) else x
+        x = sliceable(x) if sp.issparse(x) else x
         rng = np.random.default_rng([self.model.seed, self.model.step])
         self._last.append(x[np.sort(rng.choice(n, min(n, LOOKED_AT), replace=False))])
         extra = sum(rows.shape[0] for rows in self._last) - LOOKED_AT
@@ -171,14 +178,14 @@ class Batches:
         return sp.vstack([sp.csr_array(rows) for rows in self._last], format="csr")
 
     def _next(self) -> Any:
-        """Return the next batch, None at the end of all; after it they start anew."""
+        """Return the next batch, `END` after the last one; then they start anew."""
         if self._iterator is None:
             self._iterator = iter(self.batches)
         try:
             return next(self._iterator)
         except StopIteration:
             self._iterator = None
-            return None
+            return END
 
     def epoch(self) -> Iterator[Execution]:
         remembers = self.tunes and self.model._chooses
@@ -187,9 +194,9 @@ class Batches:
         goes_on = self._iterator is not None  # in the middle of the batches
         for i in range(self.steps if self.steps is not None else 1 << 62):
             batch = self._next()
-            if batch is None and goes_on:
+            if batch is END and goes_on:
                 batch, goes_on = self._next(), False
-            if batch is None:
+            if batch is END:
                 if self.steps is not None and i:
                     _warn_of_steps(self.steps, i)
                 return
@@ -197,7 +204,8 @@ class Batches:
                 raise ValueError(f"batch {i} of x must be (x, y) or (x, y, sample_weight)")
             names = (f"batch {i}: x", f"batch {i}: y", f"batch {i}: sample_weight")
             x, y, weights = (*batch, None)[:3]
-            data = self.model._data(*self.model._checked(x, y, weights, names))
+            x, y, weights = self.model._checked(x, y, weights, names)
+            data = self.model._data(x, y, weights)
             if data.n == 0:
                 raise ValueError(f"batch {i} of x has no rows")
             if remembers:

@@ -445,11 +445,15 @@ class Sequential:
     def _features(self, x: Any, name: str = "x") -> Any:
         """Return x as the kernels read it."""
         assert self.input is not None
-        x = check.check_features(x, self.input.n_features, name)
+        return self._arrays(check.check_features(x, self.input.n_features, name))
+
+    def _arrays(self, x: Any) -> Any:
+        """The same of checked features; builds the model."""
+        assert self.input is not None
         if not self.built:
             self.build(sp.issparse(x))
         if self._sparse and not sp.issparse(x):
-            x = check.check_features(sp.csr_array(x), self.input.n_features, name)
+            x = check.check_features(sp.csr_array(x), self.input.n_features)
         elif not self._sparse and sp.issparse(x):
             x = x.toarray()
         return (x.indptr, x.indices, x.data) if self._sparse else x
@@ -470,7 +474,7 @@ class Sequential:
     def _data(self, x: Any, targets: Any, weights: Any) -> Data:
         """Return the kernels' data of what `_checked` returned; builds the model."""
         arrays = targets.indptr, targets.indices, targets.data
-        return Data(self._features(x), arrays, weights)
+        return Data(self._arrays(x), arrays, weights)
 
     def _net(self, data: Data, batch_size: int, n_threads: int, training: bool) -> Network:
         """Return the kernels with buffers for this data."""
@@ -567,20 +571,22 @@ class Sequential:
         validation_data : tuple, optional
             ``(x, y)`` or ``(x, y, sample_weight)`` to evaluate after every epoch.
         shuffle : bool
-            Whether every epoch takes the rows in a new random order.
+            Whether rows come in a new random order whenever they start anew: in every epoch, unless
+            there is `steps_per_epoch`.
         sample_weight : array-like, shape (n_samples,), optional
             Finite factors of the samples' losses, at least 0.
         initial_epoch : int
             The number of the first epoch.
         steps_per_epoch : int, optional
             Batches of an epoch; needed for an endless iterable. The next epoch goes on where this
-            one stopped, and after the last row or batch all start anew, rows in a new order. With
-            more steps than there are batches an epoch ends after all of them, with a warning.
+            one stopped, and after the last row or batch all start anew, rows in a new order. Other
+            calls of `fit` go on as well, but for batches that are no iterator. With more steps than
+            there are batches an epoch ends after all of them, with a warning.
         n_jobs : int or None
             Threads: -1 for all processors, None for joblib's default (1).
         seed : int, optional
             Of the order of the samples; by default the model's. The order is a function of the
-            seed and of how many epochs the model has been trained.
+            seed and of how many epochs the model has been trained, of `steps_per_epoch` steps.
 
         Returns
         -------
@@ -685,9 +691,10 @@ class Sequential:
                 source.tunes = tunes
             self.stop_training = False
             logs: dict[str, Any] = {}
+            source.prepare()
             hooks.on_train_begin()
             try:
-                source.begin(fits=True)
+                source.begin()
                 for epoch in range(initial_epoch, epochs):
                     hooks.on_epoch_begin(epoch)
                     logs = self._epoch(source, hooks)
@@ -966,7 +973,7 @@ class Sequential:
             source = Rows(
                 self, x, data, targets, batch_size or n, False, None, n_threads, self.seed
             )
-            source.begin(fits=False)
+            source.begin()
             epochs = self.epochs_trained
             logs = self._epoch(source, callbacks_.CallbackList(), settle=False)
             self.epochs_trained = epochs
@@ -1336,8 +1343,9 @@ class Sequential:
 
         A loaded model goes on training as this one would, bit for bit in batch mode or with one
         thread. An index that `predict` has made is in the file as well, with about 80 bytes a
-        neuron, and the loaded model uses it. The file (safetensors) is written beside `path` and
-        then renamed: a crash leaves the old file.
+        neuron, and the loaded model uses it. The file (safetensors), with check sums that `load`
+        compares, is written beside what `path` leads to, links followed, and then renamed, with the
+        old file's mode: a crash leaves the old file.
 
         Metrics of a class of your own are left out, with a warning; give them to `compile` again.
 
@@ -1357,7 +1365,7 @@ class Sequential:
             While another thread uses the model.
         ValueError
             If the optimizer, the loss, a sampler or another part is of a class that is not slide's,
-            which a file could not name.
+            which a file could not name; or `path` is empty, a pipe or a device.
         """
         with self._exclusive("save"):
             self.build()

@@ -48,7 +48,8 @@ class Optimizer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Once each in the constructor; a subclass may keep other attributes as it likes.
-        if name in self.__dict__ and name in inspect.signature(type(self)).parameters:
+        known = name in self.__dict__ and name in inspect.signature(type(self)).parameters
+        if known and value != getattr(self, name):
             raise AttributeError(
                 f"{name}={value!r}: {type(self).__name__} is made with {name}="
                 f"{getattr(self, name)!r} and keeps it; give compile a new optimizer"

@@ -187,9 +187,10 @@ class LSH(Sampler):
     Notes
     -----
     **Choosing.** ``LSH()`` and ``LSH(max_active=...)`` of an output layer are what
-    `slide.tuning.choose` recommends with a family: `Sketches` that draw (of up to 32,768 neurons),
-    or one half of `max_active` retrieved and the other drawn at random. For an epoch the family is
-    `Clusters`, since untrained weights tell little. Then `Sequential.fit` compares those of
+    `slide.tuning.choose` recommends with a family: `Sketches` that draw (of up to 32,768 neurons,
+    and up to 2,048 for each of `max_active`), or one half of `max_active` retrieved and the other
+    drawn at random. For an epoch the family is `Clusters`, since untrained weights tell little.
+    Then `Sequential.fit` compares those of
     `slide.tuning.candidates`, which are made for the layer's size and what is retrieved of
     `max_active`, on the weights as they are and 256 of the rows just trained, and takes the one
     that finds 90% of the ten largest activations (of half of `max_active`, where that is less) in

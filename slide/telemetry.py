@@ -234,8 +234,8 @@ class LayerDiagnosis:
         belong elsewhere by now. Of clusters: by the centroids as they are. A neuron that balanced
         cells keep out of its nearest one is where it belongs. None for sketches, which a rebuild
         renews wherever neurons are.
-    changed : float or None
-        Of sketches: share of the neurons whose weights changed since these were made.
+    renewed_recall : float or None
+        Of sketches in one cell: the recall that tables alone would have if they were made now.
     table_age, rebuilds, rebuild_seconds : float or None
         Steps since tables were refreshed, rebuilds so far and the seconds of one.
     rebuild_due : bool or None
@@ -274,7 +274,7 @@ class LayerDiagnosis:
     overfull_buckets: float | None = None
     overfull_neurons: float | None = None
     drift: float | None = None
-    changed: float | None = None
+    renewed_recall: float | None = None
     table_age: float | None = None
     rebuilds: float | None = None
     rebuild_seconds: float | None = None
@@ -371,10 +371,12 @@ def diagnose_layer(
     indptr, ids = _kernels.retrieved(active, layer._parameters(False), x, n_threads)
     counts = np.diff(indptr)
     own = counts - active.n_frequent
-    found.recall = recall_of(largest(layer._weights, x, k), k, indptr, ids)
+    bits = largest(layer._weights, x, k)
+    found.recall = recall_of(bits, k, indptr, ids)
     if active.n_frequent and active.n_frequent + k <= layer.units:
         frequent = ids[: active.n_frequent]  # of every row the first
-        found.table_recall = recall_of(largest(layer._weights, x, k, frequent), k, indptr, ids)
+        bits = largest(layer._weights, x, k, frequent)
+        found.table_recall = recall_of(bits, k, indptr, ids)
     if labels is not None and labels.nnz:
         rows = np.repeat(np.arange(len(counts)), counts)
         keys = np.repeat(np.arange(len(counts)), np.diff(labels.indptr)) * layer.units
@@ -395,8 +397,16 @@ def diagnose_layer(
         setattr(found, name, value)
     if part.hash.drifts:
         found.drift = drift(layer, active, n_threads)
-    else:
-        found.changed = len(active.rebuilds.due()) / layer.units
+    elif part.hash.layout(layer.units) == (1, 1):
+        # Of more cells it would take long.
+        from slide import tuning  # which imports this module
+
+        renewed = sampling.LSH(part.hash, max_active=int(active.max_active)).active_set(
+            layer.units, layer.n_in + 1, 0, n_threads
+        )
+        tuning.build_tables(renewed, layer._parameters(False), x, seed=0, n_threads=n_threads)
+        indptr, ids = _kernels.retrieved(renewed, layer._parameters(False), x, n_threads)
+        found.renewed_recall = recall_of(bits, k, indptr, ids)
     work = active.maintenance()
     found.table_age, found.rebuilds = work["table_age"], work["n_rebuilds"]
     found.rebuild_seconds = work.get("rebuild_seconds")
@@ -436,13 +446,12 @@ def _advice(layer: Dense, d: LayerDiagnosis) -> list[str]:
     advice = []
     found = d.recall if d.table_recall is None else d.table_recall
     good = found >= 0.9  # then it matters little what tables look like
-    # In a few steps weights change little, though those of nearly all neurons may.
-    if d.changed and d.changed > 0.2 and d.table_age and d.table_age >= 10 and not good:
-        made = f"{d.changed:.0%} of the neurons changed since sketches were made"
+    if not good and d.renewed_recall is not None and d.renewed_recall > found + 0.05:
+        would = f"recall@{d.k} would be {d.renewed_recall:.2f} if sketches were made now"
         if d.rebuild_due:
-            advice.append(f"{made}, but a rebuild comes before the next step")
+            advice.append(f"{would}, and they are before the next step")
         else:
-            advice.append(f"{made} {d.table_age:.0f} steps ago: a smaller rebuild_every")
+            advice.append(f"{would}, and not {d.table_age:.0f} steps ago: a smaller rebuild_every")
     chance = d.candidates / layer.units
     if found < 0.5:
         if d.candidates < 0.5 * d.budget:
@@ -533,11 +542,11 @@ def _page(d: LayerDiagnosis) -> list[str]:
             f"{d.largest_bucket:,.0f}",
         ]
     if d.candidates is not None:
-        old = f"{share(d.drift or 0)} of the places out of date"
-        if d.changed is not None:
-            old = f"{share(d.changed)} of the neurons changed since"
+        old = "" if d.drift is None else f", {share(d.drift)} of the places out of date"
+        if d.renewed_recall is not None:
+            old = f", recall@{d.k} {d.renewed_recall:.2f} if made now"
         lines += [
-            f"  tables           {d.table_age:,.0f} steps old, {old}"
+            f"  tables           {d.table_age:,.0f} steps old{old}"
             + (", a rebuild is due" if d.rebuild_due else ""),
             f"  rebuilds         {d.rebuilds:,.0f}"
             + ("" if d.rebuild_seconds is None else f", {1e3 * d.rebuild_seconds:,.1f} ms each"),

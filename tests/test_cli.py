@@ -129,6 +129,21 @@ def test_a_model_of_few_labels_predicts_them_all(folder, capsys):
     ] * 3
 
 
+def test_one_label(folder, capsys):
+    """Whether a point has it: nothing is ranked."""
+    Path("one.svm").write_text("0 0:1\n1:1\n" * 40)
+    bce = ["--loss", "bce", "--learning-rate", "0.1", "--epochs", "4", "--n-jobs", "1"]
+    assert main(["train", "one.svm", "--validation", "one.svm", *bce]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("accuracy" in line for line in lines)
+    assert "100.0%" in lines[-2]
+    assert main(["evaluate", "model.slide", "one.svm"]) == 0
+    name, value = capsys.readouterr().out.splitlines()[-1].split()
+    assert (name, value) == ("accuracy", "1.0000")
+    assert main(["evaluate", "model.slide", "one.svm", "--training-data", "one.svm"]) == 2
+    assert "--training-data: model.slide has one output" in capsys.readouterr().err
+
+
 def test_svmlight_gives_the_same_model(folder, capsys):
     x, y = points()
     write_svmlight("train.svm", x, y)
@@ -301,6 +316,7 @@ def write_bad_files():
         "words.txt": b"one two three\n",
         "nolabels.svm": b"1:1\n2:1\n",
         "zeros.txt": b"2 3 2\n0\n1\n",
+        "one.svm": b"0 1:1\n2:1\n",
     }
     np.save("array.npy", np.eye(2))
     sparse.save_npz("matrix.npz", sparse.csr_matrix(np.eye(2)))
@@ -362,6 +378,7 @@ def write_bad_files():
         (["predict", "MODEL", "wide.svm"], "train with --n-features larger than all ids"),
         (["train", "nolabels.svm", "--n-labels", "3"], "nolabels.svm: no labels in it"),
         (["train", "zeros.txt"], "zeros.txt: no features in it"),
+        (["train", "one.svm"], "one.svm: a softmax of one label is always 1; say --loss bce"),
         (["train", "train.txt", "--validation", "nolabels.svm"], "nolabels.svm: no labels in it"),
         (["evaluate", "MODEL", "nolabels.svm"], "nolabels.svm: no labels in it"),
         (["train", "array.npy"], "array.npy: an array of NumPy or SciPy"),

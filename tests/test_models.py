@@ -165,6 +165,23 @@ def test_an_epoch_goes_on_where_the_last_one_stopped(steps):
     assert same_weights(batches, expected)
 
 
+def test_another_fit_goes_on_where_the_last_epoch_stopped():
+    x, y = data(95)
+    whole, parts = make(), make()
+    arguments = {"batch_size": 20, "steps_per_epoch": 3, "verbose": 0}
+    whole.fit(x, y, epochs=5, **arguments)
+    for epoch in range(5):
+        parts = copy.deepcopy(parts)
+        parts.fit(x, y, initial_epoch=epoch, epochs=epoch + 1, **arguments)
+    assert same_weights(whole, parts)
+
+
+def test_a_batch_of_nothing_is_refused():
+    x, y = data()
+    with pytest.raises(ValueError, match="batch 2 of x must be"):
+        make().fit([*batches_of(x, y)[:2], None], verbose=0)
+
+
 def test_every_row_comes_once_before_any_comes_again():
     x, y = np.eye(40, dtype=np.float32), np.zeros((40, 1))
     model = slide.Sequential([slide.Input(40), slide.Dense(1, use_bias=False)])

@@ -546,6 +546,15 @@ def test_a_new_optimizer_begins_its_schedule():
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_subclass_may_set_what_it_has_given_on():
+    class Fast(slide.optimizers.Adam):
+        def __init__(self, beta_1=0.8):
+            super().__init__(beta_1=beta_1)
+            self.beta_1 = beta_1
+
+    assert Fast().beta_1 == 0.8
+
+
 @pytest.mark.parametrize(
     ("optimizer", "name", "value"),
     [(SGD(), "momentum", 0.9), (Adagrad(), "rowwise", True), (Adam(), "moments", "bfloat16")],

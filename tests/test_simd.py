@@ -95,6 +95,9 @@ weights = aligned_zeros((1900, 48))
 weights[:, :34] = rng.normal(size=(1900, 5)) @ rng.normal(size=(5, 34)) / 2
 queries = aligned_zeros((60, 48))
 queries[:, :33] = rng.normal(size=(60, 33))
+# Sums of products of bytes are the largest along principal components.
+queries[:5, :33] = 3 * np.linalg.svd(weights[:, :33] - weights[:, :33].mean(axis=0))[2][:5]
+queries[5:10, :33] = -queries[:5, :33]
 queries[:, 33] = 1
 none = np.zeros((1900, 0), np.float32)
 layer = Parameters(weights, none, none, 34, 33)

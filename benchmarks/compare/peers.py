@@ -51,9 +51,9 @@ REFERENCE = "torch dense"
 """Its accuracy is the target of the times, its time is 1 in the ratios."""
 
 # How they were chosen: README.md.
-RATES = {"wordnet": 4e-3, "gene-go": 4e-3, "debian": 2e-3, "amazon670k": 1e-2}
+RATES = {"wordnet": 8e-3, "gene-go": 8e-3, "debian": 2e-3, "amazon670k": 1e-2}
 LAZY_RATES = {"wordnet": 8e-3, "gene-go": 1.6e-2, "debian": 2e-3, "amazon670k": 1e-2}
-ONE_VS_ALL_RATES = {"wordnet": 4e-3, "gene-go": 8e-3, "debian": 4e-3}
+ONE_VS_ALL_RATES = {"wordnet": 8e-3, "gene-go": 8e-3, "debian": 4e-3}
 TORCH_RATES = LAZY_RATES
 TORCH_ONE_VS_ALL_RATES = {"wordnet": 8e-3, "gene-go": 8e-3, "debian": 4e-3, "amazon670k": 1e-2}
 TORCH_SAMPLED_RATES = {"wordnet": 1.6e-2, "gene-go": 1.6e-2, "debian": 2e-3, "amazon670k": 1e-2}

@@ -39,7 +39,7 @@ cdef class Inclusion:
 
     cdef double probability(self, double product, double w2, double x2) noexcept nogil:
         """Of a neuron from its product with the input and both squared norms."""
-        # As a neuron that outgrew the limit since the last look is hashed.
+        # A bound for a neuron that outgrew the limit since the last look.
         cdef double s = self.bound / max(self.scale[0], sqrt(w2)), near, norm, left
         cdef Py_ssize_t at, last = self.log_pi.shape[0] - 1
         if self.transform:                  # to the same of P(w) and Q(x), Q(x) of norm 1

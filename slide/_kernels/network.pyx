@@ -86,20 +86,19 @@ cdef class Data:
             lengths = np.partition(lengths, len(lengths) - batch_size)[-batch_size:]
         return int(lengths.sum())
 
-    cdef check_ids(self, const int64_t[::1] rows, Py_ssize_t n_features):
+    cdef check_ids(self, const int64_t[::1] rows, Py_ssize_t n_features, int n_threads):
         """Refuses rows of sparse features with an id that is not in [0, n_features)."""
         cdef const int32_t *ids = self.batch.x_indices
         cdef uint32_t n = <uint32_t> n_features
         cdef Py_ssize_t i, row
         cdef int64_t j
-        cdef bint beyond = False
+        cdef int beyond = 0
         if not self.sparse:
             return
-        with nogil:
-            for i in range(rows.shape[0]):
-                # Without a branch, for the compiler's vectors; a negative id is a large one.
-                for j in range(self.batch.x_indptr[rows[i]], self.batch.x_indptr[rows[i] + 1]):
-                    beyond |= <uint32_t> ids[j] >= n
+        for i in prange(rows.shape[0], nogil=True, schedule="static", num_threads=n_threads):
+            # Without a branch, for the compiler's vectors; a negative id is a large one.
+            for j in range(self.batch.x_indptr[rows[i]], self.batch.x_indptr[rows[i] + 1]):
+                beyond += <uint32_t> ids[j] >= n
         if not beyond:
             return
         for i in range(rows.shape[0]):
@@ -314,7 +313,7 @@ cdef class Network:
             raise ValueError(f"{learning_rates.shape[0]} learning rates for {n_batches} batches")
         if n and not 0 <= np.min(rows) <= np.max(rows) < data.n:
             raise ValueError("a row is out of range")
-        data.check_ids(rows, self.layers[0].n_in)
+        data.check_ids(rows, self.layers[0].n_in, self.n_threads)
         b.seed, b.hogwild, b.n_threads = seed, hogwild, self.n_threads
         b.first_step, b.staleness = first_step, staleness
         before, clocks = self.multiplications(), self._clocks()
@@ -389,7 +388,7 @@ cdef class Network:
         cdef int64_t[::1] rows = np.arange(data.n, dtype=np.int64)
         if self.batch_size == 0 or self.training:
             raise ValueError("not allocated for prediction")
-        data.check_ids(rows, self.layers[0].n_in)
+        data.check_ids(rows, self.layers[0].n_in, self.n_threads)
         parts = [[] for _ in range(self.n_layers)]
         b.seed, b.n_threads = seed, self.n_threads
         while at < data.n:
@@ -414,7 +413,7 @@ cdef class Network:
         cdef int64_t[::1] rows = np.arange(data.n, dtype=np.int64)
         if self.batch_size == 0 or self.training:
             raise ValueError("not allocated for prediction")
-        data.check_ids(rows, self.layers[0].n_in)
+        data.check_ids(rows, self.layers[0].n_in, self.n_threads)
         parts = [[] for _ in range(self.n_layers - 1)]
         b.seed, b.n_threads = seed, self.n_threads
         for k in range(self.n_layers - 1):
@@ -450,7 +449,7 @@ cdef class Network:
         cdef int64_t[::1] rows = np.arange(max(1, n), dtype=np.int64)
         if self.batch_size == 0 or self.training or self._whole():
             raise ValueError("not allocated for prediction, or no dense input")
-        data.check_ids(rows[:n], self.layers[0].n_in)
+        data.check_ids(rows[:n], self.layers[0].n_in, self.n_threads)
         b.seed, b.n_threads, b.rows, b.n = seed, self.n_threads, &rows[0], n
         with nogil:
             for k in range(self.n_layers - 1):
@@ -497,7 +496,7 @@ cdef class Network:
         cdef double[::1] losses_v = losses
         if self.batch_size == 0:
             raise ValueError("not allocated")
-        data.check_ids(rows, self.layers[0].n_in)
+        data.check_ids(rows, self.layers[0].n_in, self.n_threads)
         if scores is not None:
             all_scores = scores
             if all_scores.shape[0] != n or all_scores.shape[1] != n_out:

@@ -113,9 +113,8 @@ class DeformedDigits:
 
     Notes
     -----
-    ``model.fit(stream, epochs=5, steps_per_epoch=100)`` starts over with every epoch, and sees
-    the same 100 batches five times. ``model.fit(iter(stream), epochs=5, steps_per_epoch=100)``
-    goes on where the last epoch stopped, and sees 500.
+    ``model.fit(stream, epochs=5, steps_per_epoch=100)`` sees 500 batches. A stream of
+    ``n_samples=100 * batch_size`` is gone through in every epoch: the same 100, five times.
 
     Examples
     --------
