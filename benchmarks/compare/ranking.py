@@ -7,7 +7,7 @@ MARGIN = 1.0
 """Points of P@1 below the reference's last epoch that count as having reached it."""
 
 TIE = 0.1
-"""Epochs that are as good as nothing when a learning rate is chosen, with points of one seed."""
+"""Epochs that are as good as nothing when a learning rate is chosen, with points of a few seeds."""
 
 
 def curve(records, system, round_number):
