@@ -22,8 +22,10 @@ LOOKED_AT = 256
 """Rows of the training data on which an output layer's hash family is chosen."""
 
 EXECUTION_SECONDS = 0.25
-END = object()
 """With ``steps_per_execution="auto"``: how long Python waits for the kernels at a time."""
+
+END = object()
+"""Instead of a batch: there are no more before all start anew."""
 
 
 class Execution:
