@@ -324,7 +324,7 @@ def check_targets(
         return targets
     if wrong.any():
         at = int(wrong.argmax())
-        place = _place(name, targets.indptr, targets.indices, at)
+        place = entry_place(name, targets.indptr, targets.indices, at)
         raise ValueError(f"{place} is {values[at]:g}; {loss_name} needs targets {wanted}")
     return targets
 
@@ -411,7 +411,8 @@ def _not_finite(place: str, given: Any) -> ValueError:
     return ValueError(f"{place} is {given}, {reason}")
 
 
-def _place(name: str, indptr: np.ndarray, indices: np.ndarray, at: int) -> str:
+def entry_place(name: str, indptr: np.ndarray, indices: np.ndarray, at: int) -> str:
+    """Return how messages call the entry number `at` of a CSR matrix: ``x[row, column]``."""
     row = int(np.searchsorted(indptr, at, side="right")) - 1
     return f"{name}[{row}, {indices[at]}]"
 
@@ -518,7 +519,7 @@ def _canonical_csr(name: str, x: Any) -> sp.csr_array:
     data = _as_float32(given)
     if not _all_finite(data):
         at = int(np.argmin(np.isfinite(data)))
-        raise _not_finite(_place(name, indptr, indices, at), given[at])
+        raise _not_finite(entry_place(name, indptr, indices, at), given[at])
     indices = np.require(indices, np.int32, ["C", "A"])
     indptr = np.require(indptr, np.int64, ["C", "A"])
 

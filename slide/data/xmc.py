@@ -317,8 +317,8 @@ def write_xmc(path: str | os.PathLike[str], X: Any, Y: Any) -> None:
     bad = (Y.data != 0) & (Y.data != 1)
     if bad.any():
         at = int(np.argmax(bad))
-        row = int(np.searchsorted(Y.indptr, at, side="right")) - 1
-        raise ValueError(f"Y[{row}, {Y.indices[at]}] = {Y.data[at]} is neither 0 nor 1")
+        place = check.entry_place("Y", Y.indptr, Y.indices, at)
+        raise ValueError(f"{place} = {Y.data[at]} is neither 0 nor 1")
     if not Y.data.all():
         Y = Y.copy()
         Y.eliminate_zeros()
