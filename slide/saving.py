@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 import zlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def _describe_metrics(given: list[Any], arrays: dict[str, np.ndarray]) -> list[d
     return described
 
 
-def _read_metrics(described: list[Any], names: list[str], tensor: Any) -> list[Any]:
+def _read_metrics(described: list[Any], names: Container[str], tensor: Any) -> list[Any]:
     found = []
     for i, description in enumerate(described):
         name = f"metrics.{i}.propensities"
@@ -104,7 +106,8 @@ def restore(
     cls: type, config: dict[str, Any], arrays: dict[str, np.ndarray], metrics: list[Any]
 ) -> Any:
     """Return a model with these metrics from what `describe` gave."""
-    model = _restore(cls, config, list(arrays), arrays.__getitem__)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    model = _restore(cls, config, shapes, arrays.__getitem__)
     model.metrics = metrics
     return model
 
@@ -148,8 +151,8 @@ def load(cls: type, path: Any) -> Any:
 
 
 def read(path: Any, form: str, version: int, kind: str, restore: Any) -> Any:
-    """Return what `restore` makes of a file's configuration, names of arrays, and function from
-    name to array.
+    """Return what `restore` makes of a file's configuration, shapes of arrays by name, and function
+    from name to array.
 
     kind : what the file should be, for the messages
     """
@@ -179,21 +182,25 @@ def read(path: Any, form: str, version: int, kind: str, restore: Any) -> Any:
                     raise ValueError(f"{name} is damaged: its check sum is another")
                 return array
 
-            return restore(json.loads(metadata["config"]), list(file.keys()), tensor)
+            names = list(file.keys())
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            return restore(json.loads(metadata["config"]), shapes, tensor)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable {kind} file: {error}") from error
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ValueError(f"{path} is not a readable {kind} file: {error}") from error
 
 
-def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -> Any:
+def _restore(
+    cls: type, config: dict[str, Any], shapes: dict[str, tuple[int, ...]], tensor: Any
+) -> Any:
     model: Any = cls.from_config(config["model"])  # type: ignore[attr-defined]
     compiled = config["compiled"]
     if compiled is not None:
         model.compile(
             optimizer=optimizers.get(compiled["optimizer"]),
             loss=losses.get(compiled["loss"]),
-            metrics=_read_metrics(compiled["metrics"], names, tensor),
+            metrics=_read_metrics(compiled["metrics"], shapes, tensor),
             update=compiled["update"],
             steps_per_execution=compiled["steps_per_execution"],
             staleness=compiled.get("staleness", 0),
@@ -202,11 +209,9 @@ def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -
         return model
     # Before the weights are allocated, so that a damaged configuration can't ask for memory.
     n_in = model.input.n_features
-    weights = {}
     for i, layer in enumerate(model.layers):
         wanted = n_in * layer.units
-        weights[f"layers.{i}.weights"] = tensor(f"layers.{i}.weights")
-        if weights[f"layers.{i}.weights"].size < wanted:
+        if math.prod(shapes[f"layers.{i}.weights"]) < wanted:
             raise ValueError(f"layers.{i}.weights has fewer than {wanted} values")
         n_in = layer.units
     model.build(bool(config["sparse"]), draw=False)
@@ -215,11 +220,7 @@ def _restore(cls: type, config: dict[str, Any], names: list[str], tensor: Any) -
     family = None if config.get("index") is None else hashing.get(config["index"])
     for i, layer in enumerate(model.layers):
         prefix = f"layers.{i}."
-        state = {
-            name[len(prefix) :]: weights.pop(name) if name in weights else tensor(name)
-            for name in names
-            if name.startswith(prefix)
-        }
+        state = {name[len(prefix) :]: tensor(name) for name in shapes if name.startswith(prefix)}
         layer.set_state(state, model.optimizer, family if layer is model.layers[-1] else None)
     for name in ("step", "first_step", "epochs_trained"):
         if not isinstance(config[name], int) or not 0 <= config[name] < 2**63:

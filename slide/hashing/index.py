@@ -491,8 +491,8 @@ class Index:
         """
         _n_threads(n_jobs)
 
-        def restore(config: Any, names: list[str], tensor: Any) -> Index:
-            return cls._restored(config, names, tensor, n_jobs)
+        def restore(config: Any, shapes: Any, tensor: Any) -> Index:
+            return cls._restored(config, list(shapes), tensor, n_jobs)
 
         return saving.read(path, FORMAT, VERSION, "index", restore)
 
