@@ -15,9 +15,8 @@ cdef class HashFamily:
     cdef readonly object arrays     # the functions' parameters by name
     cdef readonly int n_ranges      # parts of the items whose codes differ; see `of_range`
     cdef readonly bint fitted       # functions depend on the weights, by `fit`
-    # Of families of angles, what `any_code` needs: bits of a function, and its values, all equally
-    # likely at a right angle; 0: of others
-    cdef int bits_of_value
+    # Of families of angles, for `any_code`: values of a function, all equally likely at a right
+    # angle; 0: of others
     cdef uint64_t n_values
     cdef uint64_t any_code(self, uint64_t key) noexcept nogil
     cdef bint fit(self, Parameters p, bint anyhow) noexcept nogil

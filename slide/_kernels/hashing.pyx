@@ -46,11 +46,12 @@ cdef class HashFamily:
         direction, which is at a right angle to every other one. NO_BUCKET if that has no defined
         probability of collision."""
         cdef uint64_t code = 0
-        cdef int _
+        cdef int bits, _
         if self.n_values == 0:
             return NO_BUCKET
+        bits = self.code_bits // self.n_functions
         for _ in range(self.n_functions):
-            code = code << self.bits_of_value | below(&key, <uint32_t> self.n_values)
+            code = code << bits | below(&key, <uint32_t> self.n_values)
         return code
 
     cdef void redraw(self, uint64_t seed, int first, int last) noexcept nogil:
@@ -93,7 +94,7 @@ cdef class SimHash(HashFamily):
                   uint64_t seed):
         self.dim, self.ld = dim, padded(dim)
         self.n_functions, self.n_tables, self.code_bits = n_functions, n_tables, n_functions
-        self.bits_of_value, self.n_values = 1, 2
+        self.n_values = 2
         self.products = n_functions * dim
         projections = np.zeros((n_tables * n_functions, self.ld), dtype=np.float32)
         self.arrays = {"projections": projections}
@@ -148,7 +149,7 @@ cdef class SparseSimHash(HashFamily):
             raise ValueError(f"{n_nonzero} of {dim} coordinates")
         self.dim, self.ld, self.n_nonzero = dim, padded(dim), n_nonzero
         self.n_functions, self.n_tables, self.code_bits = n_functions, n_tables, n_functions
-        self.bits_of_value, self.n_values = 1, 2
+        self.n_values = 2
         self.products = n_functions * n_nonzero
         self.permutation = Buffer(dim * sizeof(int32_t))
         coordinates = np.zeros((n_tables * n_functions, n_nonzero), dtype=np.int32)

@@ -57,7 +57,7 @@ cdef class FastSimHash(HashFamily):
     def __cinit__(self, Py_ssize_t dim, int n_functions, int n_tables, uint64_t seed):
         self.dim, self.ld, self.order = dim, padded(dim), order_of(dim)
         self.n_functions, self.n_tables, self.code_bits = n_functions, n_tables, n_functions
-        self.bits_of_value, self.n_values = 1, 2
+        self.n_values = 2
         self.together = <int> max(1, min(n_tables, self.order // n_functions))
         self.n_rotations = <int> ((n_functions + self.order - 1) // self.order)
         cdef Py_ssize_t groups = (n_tables + self.together - 1) // self.together
@@ -124,7 +124,7 @@ cdef class CrossPolytope(HashFamily):
         self.target, self.fast = target, fast
         self.n_functions, self.n_tables = n_functions, n_tables
         self.code_bits = n_functions * self.bits
-        self.bits_of_value, self.n_values = self.bits, 2 * target
+        self.n_values = 2 * target
         self.together = <int> min(n_functions, self.order // target)
         self.n_rotations = (n_functions + self.together - 1) // self.together
         self.products = n_functions * target * dim

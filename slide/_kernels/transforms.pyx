@@ -55,7 +55,7 @@ cdef class Transformed(HashFamily):
         self.n_functions, self.n_tables = inner.n_functions, inner.n_tables
         # Without ranges, which come with a transform, codes are those of the inner family.
         if transform == NONE:
-            self.bits_of_value, self.n_values = inner.bits_of_value, inner.n_values
+            self.n_values = inner.n_values
         self.n_ranges, self.range_bits = n_ranges, (n_ranges - 1).bit_length()
         # Where they do not fit side by side, code and range are mixed.
         self.code_bits = min(63, inner.code_bits + self.range_bits)

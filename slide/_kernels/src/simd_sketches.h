@@ -1,22 +1,26 @@
 /* Scores of short codes; included by simd_body.h for each instruction set, and once more for the
    instruction that makes the products of four pairs of bytes at a time (VNNI). */
 
-/* A query as `block` reads it: its codes as words of four, in a multiple of eight. Where sums have 16
-   bits, what those of every eight words begin with: less the products with codes of 0. */
+/* A query as `block` reads it: its codes as words of four or one by one. Where sums have 16 bits, what
+   those of every eight words begin with: less the products with codes of 0. */
 typedef struct {
+#if WIDTH == 16
+    uint16_t codes[1024], start[32][4];
+#else
     int32_t quads[256];
 #if WIDTH == 32
     int32_t start[32];
-#elif WIDTH == 16
-    uint16_t codes[1024], start[32][4];
+#endif
 #endif
 } FN(prepared);
 
 static inline void FN(prepare)(FN(prepared) *p, const int8_t *q, ptrdiff_t n_quads)
 {
+#if WIDTH != 16
     memcpy(p->quads, q, (size_t)(4 * n_quads));
-    memset(p->quads + n_quads, 0, (size_t)(4 * (-n_quads & 7)));
+#endif
 #if WIDTH == 32
+    memset(p->quads + n_quads, 0, (size_t)(4 * (-n_quads & 7)));    /* up to eight words */
     for (ptrdiff_t g = 0; g < n_quads; g += 8) {
         __m256i s = _mm256_maddubs_epi16(_mm256_set1_epi8(64),
                                          _mm256_loadu_si256((const __m256i *)(p->quads + g)));
