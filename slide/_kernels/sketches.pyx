@@ -122,7 +122,8 @@ cdef class SketchRetriever(Retriever):
         if new_functions:
             self.build(p, seed, n_threads)
             return
-        self.coarse.refresh(p, changed, n, seed, False, n_threads)
+        if self.coarse.n_cells > 1:         # one has all of them, whatever they are
+            self.coarse.refresh(p, changed, n, seed, False, n_threads)
         self._learn(p, seed, 1, n_threads)
         self._encode(p, n_threads)
 
