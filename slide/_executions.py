@@ -68,9 +68,25 @@ class Rows:
         self.steps = most if steps_per_epoch is None else min(steps_per_epoch, most)
         if steps_per_epoch is not None and steps_per_epoch > most:
             _warn_of_steps(steps_per_epoch, most)
-        self.samples = min(data.n, self.steps * self.batch_size)
         self._batches_of_all = most
         self._seconds_a_batch = 0.0
+
+    def _steps_of_epoch(self) -> tuple[int, int]:
+        """Return the numbers of the next epoch's first step and of the one after its last.
+
+        It begins where the epochs before have stopped, those of other calls too: a model that is
+        loaded goes on as it would have.
+        """
+        at = self.model.epochs_trained * self.steps
+        return at, at + self.steps
+
+    @property
+    def samples(self) -> int:
+        """Samples of the next epoch: fewer if it has the last batch of the rows, which is short."""
+        at, stop = self._steps_of_epoch()
+        most = self._batches_of_all
+        lacking = most * self.batch_size - self.data.n
+        return self.steps * self.batch_size - (stop // most - at // most) * lacking
 
     def prepare(self) -> None:
         """Show metrics the targets, which are all of the training data's."""
@@ -98,9 +114,7 @@ class Rows:
 
     def epoch(self) -> Iterator[Execution]:
         model, most = self.model, self._batches_of_all
-        # Where the epochs before have stopped, those of other calls too: a model that is loaded
-        # goes on as it would have.
-        at, stop = model.epochs_trained * self.steps, (model.epochs_trained + 1) * self.steps
+        at, stop = self._steps_of_epoch()
         rows, times = np.empty(0, np.int64), -1
         with model._kernels(self.data, self.batch_size, self.n_threads, True) as network:
             while at < stop:

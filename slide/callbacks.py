@@ -53,7 +53,8 @@ class Callback:
     model : Sequential
         The model in training. ``model.stop_training = True`` ends training after the epoch.
     params : dict
-        ``"epochs"``, ``"samples"`` (of an epoch, None when unknown) and ``"verbose"``.
+        ``"epochs"``, ``"samples"`` (of the epoch that begins next or is under way, None when
+        unknown) and ``"verbose"``.
     """
 
     model: Any = None

@@ -681,11 +681,8 @@ class Sequential:
                 )
             # The kernels' data, and the targets that metrics look at.
             validation = None if held is None else (self._data(*held), held[1])
-            hooks = callbacks_.CallbackList(
-                callbacks,
-                self,
-                {"epochs": epochs, "samples": source.samples, "verbose": verbose},
-            )
+            params = {"epochs": epochs, "samples": source.samples, "verbose": verbose}
+            hooks = callbacks_.CallbackList(callbacks, self, params)
             tunes = not any(isinstance(c, callbacks_.ChooseSampler) for c in hooks)
             if isinstance(source, Batches):
                 source.tunes = tunes
@@ -696,6 +693,7 @@ class Sequential:
             try:
                 source.begin()
                 for epoch in range(initial_epoch, epochs):
+                    params["samples"] = source.samples
                     hooks.on_epoch_begin(epoch)
                     logs = self._epoch(source, hooks)
                     if validation is not None:

@@ -165,6 +165,41 @@ def test_an_epoch_goes_on_where_the_last_one_stopped(steps):
     assert same_weights(batches, expected)
 
 
+@pytest.mark.parametrize(("steps", "n"), [(1, 95), (2, 95), (3, 95), (4, 95), (5, 95), (3, 100)])
+def test_callbacks_know_the_samples_of_each_epoch(steps, n, capsys, monkeypatch):
+    """Of 5 batches the last has 15 rows, and epochs of some steps are with it or without."""
+    monkeypatch.setenv("COLUMNS", "200")  # to which tqdm cuts its line
+    monkeypatch.setenv("LINES", "50")
+    known, done = [], []
+
+    class Samples(slide.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            known.append(self.params["samples"])
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == steps - 1:
+                done.append(logs["samples"])
+
+    x, y = data(n)
+    model = make()
+    for epochs in (2, 5):  # the second call goes on where the first one stopped
+        model.fit(
+            x,
+            y,
+            batch_size=20,
+            initial_epoch=len(known),
+            epochs=epochs,
+            steps_per_epoch=steps,
+            callbacks=Samples(),
+        )
+    assert known == done
+    assert sum(done) == steps * n
+    bars = [line.split("\r")[-1] for line in capsys.readouterr().err.split("\n")[:-1]]
+    for bar, n_done in zip(bars, done, strict=True):
+        assert ": 100%|" in bar
+        assert f"| {n_done}/{n_done} [" in bar
+
+
 def test_another_fit_goes_on_where_the_last_epoch_stopped():
     x, y = data(95)
     whole, parts = make(), make()
