@@ -22,7 +22,7 @@ from joblib import effective_n_jobs
 
 from slide import callbacks, data, hashing, initializers, metrics, optimizers, sampling
 from slide._files import check_writable, is_stream, written
-from slide.data.xmc import BOM, HEADER
+from slide.data.xmc import BOM, HEADER, MOST_IDS
 from slide.layers import Dense, Input
 from slide.models import Sequential, load
 
@@ -30,8 +30,8 @@ ROWS_AT_ONCE = 1 << 14  # points predicted between two writes
 DEMO_MODEL = "wordnet.slide"  # where the demo's model is unless said otherwise
 WORDS = 5  # labels shown for a definition
 LINE = 100  # characters
-# What a reader says of ids that are too large.
-BEYOND = re.compile("a (label|feature) id is outside|more than n_(label|feature)s=")
+# What a reader says of ids that are too large for a model, but not for what the file itself says.
+BEYOND = re.compile(r"a (label|feature) id is outside 0 to \d+, found '(\d+)|more than n_(\w+)s=")
 QUESTIONS = (
     "a large wild cat with a striped coat",
     "a vehicle that flies through the air and carries passengers",
@@ -358,9 +358,9 @@ def _read_alike(path: str, options: Any, n_features: int, n_labels: int | None) 
         return read(path, options.format, n_features, n_labels, options.cache)
     except ValueError as error:
         beyond = BEYOND.search(str(error))
-        if beyond is None:
+        if beyond is None or int(beyond[2] or 0) >= MOST_IDS:  # no model has as many
             raise
-        option = f"--n-{beyond[1] or beyond[2]}s"
+        option = f"--n-{beyond[1] or beyond[3]}s"
         raise ValueError(f"{error}; train with {option} larger than all ids") from None
 
 

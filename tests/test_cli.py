@@ -313,6 +313,10 @@ def write_bad_files():
         "manylabels.svm": b"0 1:1\n\n77 2:1\n",
         "damaged.gz": gzip.compress(b"50 3 2\n" + b"0 1:1\n" * 50)[:-10],
         "fake.gz": b"\x1f\x8bnonsense",
+        "contradicts.txt": b"1 12 8\n0 12:1\n",
+        "alien.txt": b"1 12 8\n8 1:1\n",
+        "hash.svm": b"0 4294967296:1\n",
+        "hashed.svm": b"0,4294967296 1:1\n",
         "words.txt": b"one two three\n",
         "nolabels.svm": b"1:1\n2:1\n",
         "zeros.txt": b"2 3 2\n0\n1\n",
@@ -404,6 +408,17 @@ def test_errors(folder, trained, capsys, arguments, words):
     message = refused(capsys, *[trained if a == "MODEL" else a for a in arguments])
     assert words in message
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize("name", ["contradicts.txt", "alien.txt", "hash.svm", "hashed.svm"])
+def test_no_hint_where_training_with_more_would_not_help(folder, trained, capsys, command, name):
+    """The file has ids beyond its own header's, or beyond int32."""
+    write_bad_files()
+    message = refused(capsys, command, trained, name)
+    assert f"{name}, line {1 if name.endswith('svm') else 2}: a " in message
+    assert "id is outside" in message
+    assert "train with" not in message
 
 
 def test_a_model_without_a_loss(folder, capsys):

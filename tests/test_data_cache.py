@@ -179,7 +179,7 @@ def test_random_rows(tmp_path, parses):
 def test_errors_are_those_of_the_parser_and_nothing_is_kept(tmp_path):
     path, folder = put(tmp_path / "a", b"1 2 2\n0 5:1\n"), tmp_path / "cache"
     for _ in range(2):
-        with pytest.raises(ValueError, match="a feature id is outside 0 to 1"):
+        with pytest.raises(ValueError, match="a feature id is outside the header's 0 to 1"):
             read_xmc(path, cache=folder)
     with pytest.raises(FileNotFoundError, match="none"):
         read_xmc(tmp_path / "none", cache=folder)

@@ -517,16 +517,17 @@ cdef class RowParser:
             number = self.fault_at[:n].lower().lstrip(b"+-")
         if number in (b"nan", b"inf", b"infinity"):
             fault = VALUE_RANGE if fault == BAD_VALUE else TARGET_RANGE
+        whose = "" if self.svmlight else "the header's "
         said = {
             NO_LABEL: "expected label ids (non-negative integers separated by commas)",
             NEGATIVE_LABEL: "a label id is negative",
-            LABEL_RANGE: f"a label id is outside 0 to {self.end_label - 1}",
+            LABEL_RANGE: f"a label id is outside {whose}0 to {self.end_label - 1}",
             NO_TARGET: "expected a number before the features",
             BAD_TARGET: "expected a number",
             TARGET_RANGE: "a target is not finite in float32",
             NO_FEATURE: "expected feature:value",
             NEGATIVE_FEATURE: "a feature id is negative",
-            FEATURE_RANGE: f"a feature id is outside {self.first_feature} to "
+            FEATURE_RANGE: f"a feature id is outside {whose}{self.first_feature} to "
                            f"{self.end_feature - 1}",
             BAD_VALUE: "a feature's value is not a number",
             VALUE_RANGE: "a feature's value is not finite in float32",
