@@ -408,15 +408,15 @@ class PSPAtK(_AtK):
             self.propensities = propensities(Y_train, self.A, self.B)
         return self
 
-    def check_labels(self, n: int) -> None:
+    def check_labels(self, name: str, n: int) -> None:
         """Refuse another number of labels than that of the propensities that were given.
 
         Those that `prepare` estimated may still be estimated anew.
         """
         if self._given and self.propensities is not None and len(self.propensities) != n:
             raise ValueError(
-                f"{self.name}: propensities has {len(self.propensities)} entries, one a label is "
-                f"needed, of {n}"
+                f"{name}, {self.name}: propensities has {len(self.propensities)} entries, one a "
+                f"label is needed, of {n}"
             )
 
     def __call__(self, Y: Any, ids: Any) -> float:
@@ -496,8 +496,8 @@ def serialize(metric: Any) -> dict[str, Any]:
     return check.serialize_config(metric)
 
 
-def check_output(metric: Any, units: int, activation: str) -> None:
-    """Refuse a metric that has no meaning for an output layer.
+def check_output(name: str, metric: Any, units: int, activation: str) -> None:
+    """Refuse a metric that has no meaning for an output layer; `name` is for the message.
 
     Raises
     ------
@@ -505,20 +505,22 @@ def check_output(metric: Any, units: int, activation: str) -> None:
         If it looks at more ids than there are outputs, or has propensities of another number of
         them; if there is one output, and it ranks or asks for another activation than sigmoid.
     """
-    if metric.k > units:
-        raise ValueError(f"{metric.name} of {units} outputs")
     if units == 1 and isinstance(metric, _AtK):
         raise ValueError(
-            f"{metric.name} of one output: there is nothing to rank; 'accuracy' looks at a sigmoid "
-            f"output at 1/2"
+            f"{name}, {metric.name} of one output: there is nothing to rank; 'accuracy' looks at a "
+            f"sigmoid output at 1/2"
+        )
+    if metric.k > units:
+        raise ValueError(
+            f"{name}, {metric.name} of {units} outputs: k={metric.k} must be at most {units}"
         )
     if units == 1 and activation != "sigmoid" and isinstance(metric, Accuracy):
         raise ValueError(
-            f"accuracy of one output with activation {activation!r} instead of 'sigmoid': nothing "
-            f"says where a label begins; compare predict(x) with a threshold of your own"
+            f"{name}, accuracy of one output with activation {activation!r} instead of 'sigmoid': "
+            f"nothing says where a label begins; compare predict(x) with a threshold of your own"
         )
     if isinstance(metric, PSPAtK):
-        metric.check_labels(units)
+        metric.check_labels(name, units)
 
 
 class _Labels:

@@ -180,7 +180,8 @@ class Sequential:
             While another thread uses the model.
         ValueError
             If layers are missing, a sampler or the initializer of biases does not suit its layer,
-            or a layer has become another model's. Then no layer is built.
+            a layer has become another model's, or one that was added after `compile` does not go
+            with what that was given. Then no layer is built.
         MemoryError
             If weights or tables would not fit into the memory that is available. Then no layer is
             built either.
@@ -211,6 +212,7 @@ class Sequential:
                 raise ValueError(f"bias_initializer of {layer!r} is one for output layers")
             if layer.built:
                 raise ValueError(f"{layer!r} belongs to another model, which has made its weights")
+        self._check_compiled()
         try:
             for i, layer in enumerate(self.layers):
                 seed = int(np.random.SeedSequence([self.seed, i]).generate_state(1, np.uint64)[0])
@@ -366,15 +368,6 @@ class Sequential:
         elif isinstance(metrics, (str, dict)) or not isinstance(metrics, Iterable):
             metrics = [metrics]
         new_metrics = [metrics_.get(metric) for metric in metrics]
-        for i, metric in enumerate(new_metrics):
-            if metric.name == "loss":
-                raise ValueError(f"metrics[{i}], {metric!r}, is named 'loss', as the loss is")
-            for j, other in enumerate(new_metrics[:i]):
-                if metric.name == other.name:
-                    raise ValueError(
-                        f"metrics[{j}], {other!r}, and metrics[{i}], {metric!r}, are both named "
-                        f"{metric.name!r}"
-                    )
         check.check_in("update", update, ("batch", "hogwild"))
         staleness = check.check_positive_int("staleness", staleness, low=0, high=1 << 20)
         if staleness and update != "hogwild":
@@ -421,8 +414,14 @@ class Sequential:
     def _ready(self, what: str) -> None:
         if self.loss is None or self.optimizer is None:
             raise RuntimeError(f"{what} before compile: call model.compile(...) first")
-        self._check_update(self.update)  # for layers that were added since
-        self._check_output(self.loss, self.metrics)
+        self._check_compiled()
+
+    def _check_compiled(self) -> None:
+        """Refuse layers and metrics that do not go with what `compile` was given: both may have
+        come since."""
+        if self.loss is not None:
+            self._check_update(self.update)
+            self._check_output(self.loss, self.metrics)
 
     def _check_output(self, loss: losses.Loss, metrics: list[Any]) -> None:
         output = self.layers[-1]
@@ -432,8 +431,16 @@ class Sequential:
                 f"loss {loss.name!r} needs an output layer with activation {wanted}, "
                 f"{output.name!r} has {output.activation!r}"
             )
-        for metric in metrics:
-            metrics_.check_output(metric, output.units, output.activation)
+        for i, metric in enumerate(metrics):
+            if metric.name == "loss":
+                raise ValueError(f"metrics[{i}], {metric!r}, is named 'loss', as the loss is")
+            for j, other in enumerate(metrics[:i]):
+                if metric.name == other.name:
+                    raise ValueError(
+                        f"metrics[{j}], {other!r}, and metrics[{i}], {metric!r}, are both named "
+                        f"{metric.name!r}"
+                    )
+            metrics_.check_output(f"metrics[{i}]", metric, output.units, output.activation)
 
     def _check_update(self, update: str) -> None:
         for layer in self.layers:
@@ -1363,10 +1370,12 @@ class Sequential:
             While another thread uses the model.
         ValueError
             If the optimizer, the loss, a sampler or another part is of a class that is not slide's,
-            which a file could not name; or `path` is empty, a pipe or a device.
+            which a file could not name; if the output layer or a metric is one that `compile` would
+            refuse; or `path` is empty, a pipe or a device.
         """
         with self._exclusive("save"):
             self.build()
+            self._check_compiled()  # what `load` would refuse
             self._settle()
             saving.save(self, path)
 

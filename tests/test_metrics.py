@@ -169,7 +169,8 @@ def test_accuracy_of_soft_targets_is_that_of_the_largest():
 @pytest.mark.parametrize(
     ("metric", "units", "activation", "message"),
     [
-        ("P@2", 1, "sigmoid", "precision@2 of 1 outputs"),
+        ("P@4", 3, "softmax", r"metrics\[0\], precision@4 of 3 outputs: k=4 must be at most 3"),
+        ("P@2", 1, "sigmoid", r"metrics\[0\], precision@2 of one output: there is nothing to rank"),
         ("P@1", 1, "sigmoid", "precision@1 of one output: there is nothing to rank"),
         ("ndcg@1", 1, "sigmoid", "nothing to rank"),
         ("psp@1", 1, "sigmoid", "nothing to rank"),
@@ -180,7 +181,7 @@ def test_accuracy_of_soft_targets_is_that_of_the_largest():
 )
 def test_metrics_without_a_meaning_for_the_output(metric, units, activation, message):
     with pytest.raises(ValueError, match=message):
-        metrics.check_output(metrics.get(metric), units, activation)
+        metrics.check_output("metrics[0]", metrics.get(metric), units, activation)
 
 
 @pytest.mark.parametrize("B", [0.0, -1.0, np.inf])

@@ -967,10 +967,16 @@ def test_compile_refuses():
         ({"optimizer": "adamax"}, "adamax"),
         ({"loss": "hinge"}, "hinge"),
         ({"metrics": ["f7"]}, "f7"),
-        ({"metrics": ["precision@13"]}, "precision@13 of 12 outputs"),
+        (
+            {"metrics": ["acc", "precision@13"]},
+            r"metrics\[1\], precision@13 of 12 outputs: k=13 must be at most 12",
+        ),
         ({"metrics": ["P@1", "acc", "precision@1"]}, r"metrics\[0\].*metrics\[2\].*'precision@1'"),
         ({"metrics": [Named("loss")]}, r"metrics\[0\], .*'loss'"),
-        ({"metrics": [slide.metrics.PSPAtK(2, [0.5] * 11)]}, "psp@2: propensities has 11 entries"),
+        (
+            {"metrics": [slide.metrics.PSPAtK(2, [0.5] * 11)]},
+            r"metrics\[0\], psp@2: propensities has 11 entries",
+        ),
         ({"update": "async"}, "update.*async"),
         ({"steps_per_execution": 0}, "steps_per_execution"),
         ({"steps_per_execution": "always"}, "steps_per_execution"),
@@ -1307,8 +1313,16 @@ def test_an_output_layer_that_comes_after_compile_is_checked():
     model = slide.Sequential([slide.Input(4), slide.Dense(8, "sigmoid")])
     model.compile(loss="binary_crossentropy", metrics=["P@5"])
     model.add(slide.Dense(3, "sigmoid"))
-    with pytest.raises(ValueError, match="precision@5 of 3 outputs"):
-        model.fit(np.ones((2, 4)), [[0, 1, 1]] * 2, verbose=0)
+    x = np.ones((2, 4))
+    for use in (
+        lambda: model.fit(x, [[0, 1, 1]] * 2, verbose=0),
+        lambda: model.predict(x),
+        model.build,
+        model.get_weights,
+    ):
+        with pytest.raises(ValueError, match="precision@5 of 3 outputs: k=5 must be at most 3"):
+            use()
+        assert not model.built
     model.compile(loss="binary_crossentropy")
     model.add(slide.Dense(3))
     with pytest.raises(ValueError, match="needs an output layer with activation"):

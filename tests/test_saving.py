@@ -364,6 +364,37 @@ class Hits:
         return 1.0
 
 
+@pytest.mark.parametrize("built", [False, True])
+def test_what_compile_would_refuse_is_not_written(tmp_path, built):
+    path = tmp_path / "model"
+    model = slide.Sequential([slide.Input(4), slide.Dense(8, "sigmoid")])
+    model.compile(loss="binary_crossentropy", metrics=["P@5"])
+    model.add(slide.Dense(3, "sigmoid"))
+    if built:
+        model.metrics = []
+        model.build()
+        model.metrics = [slide.metrics.PrecisionAtK(5)]
+    with pytest.raises(ValueError, match=r"metrics\[0\], precision@5 of 3 outputs: k=5 must be"):
+        model.save(path)
+    model.metrics = [slide.metrics.PrecisionAtK(2), slide.metrics.PrecisionAtK(2)]
+    with pytest.raises(ValueError, match="both named 'precision@2'"):
+        model.save(path)
+    assert not path.exists()
+    model.metrics = model.metrics[:1]
+    model.save(path)
+    assert slide.load(path).metrics[0].k == 2
+
+
+def test_a_metric_in_a_file_that_compile_would_refuse_is_named(saved):
+    def change(arrays, metadata, config):
+        config["compiled"]["metrics"] = [{"class_name": "PrecisionAtK", "config": {"k": 51}}]
+
+    rewrite(saved, change)
+    words = rf"{saved.name} is not.*metrics\[0\], precision@51 of 50 outputs: k=51"
+    with pytest.raises(ValueError, match=words):
+        slide.load(saved)
+
+
 def test_a_metric_of_ones_own(tmp_path):
     x, y = data()
     model = make()
