@@ -316,7 +316,10 @@ class Dense:
 
     def _new_active_set(self, sampler: sampling.Sampler, n_threads: int) -> Any:
         make = sampler.selector if self.hidden else sampler.active_set
-        return make(self.units, self.n_in + 1, self._seed, n_threads)
+        try:
+            return make(self.units, self.n_in + 1, self._seed, n_threads)
+        except ValueError as error:
+            raise ValueError(f"sampler of layer {self.name!r}: {error}") from error
 
     def searcher(
         self, top_k: int, n_candidates: int | float | None, n_threads: int, sample: Any

@@ -1410,7 +1410,10 @@ class Sequential:
         OSError
             If the file cannot be read.
         ValueError
-            If it is damaged or not one of ours; the message says where.
+            If it is damaged, not one of ours, or has a layer or another part that is refused, as a
+            sampler may be that an earlier version took; the message names the part. Weights and
+            other arrays can be read with ``safetensors.safe_open`` even then, by names as
+            ``"layers.0.weights"``.
         """
         return saving.load(cls, path)
 

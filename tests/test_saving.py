@@ -364,6 +364,20 @@ class Hits:
         return 1.0
 
 
+def test_a_sampler_that_is_refused_now_is_named(tmp_path, monkeypatch):
+    """As where an earlier version let few neurons be drawn of very many."""
+    drawn = sampling.LSH(hashing.Sketches(n_cells=1), 2, correction="logq")
+    layers = [slide.Input(N_FEATURES), slide.Dense(8), slide.Dense(N_LABELS, "softmax", drawn)]
+    model = slide.Sequential(layers)
+    model.compile()
+    model.fit(*data(), verbose=0)
+    model.save(tmp_path / "m")
+    monkeypatch.setattr(sampling, "DRAWN", 24)
+    words = r"m is not a read.*sampler of layer 'dense_1': LSH\(.*max_active=2.*set a larger max"
+    with pytest.raises(ValueError, match=words):
+        slide.load(tmp_path / "m")
+
+
 @pytest.mark.parametrize("built", [False, True])
 def test_what_compile_would_refuse_is_not_written(tmp_path, built):
     path = tmp_path / "model"
