@@ -222,8 +222,6 @@ class Batches:
             x, y, weights = (*batch, None)[:3]
             x, y, weights = self.model._checked(x, y, weights, names)
             data = self.model._data(x, y, weights)
-            if data.n == 0:
-                raise ValueError(f"batch {i} of x has no rows")
             if remembers:
                 self._remember(x, data.n)
 

@@ -256,6 +256,25 @@ def check_features(x: Any, n_features: int, name: str = "x") -> Any:
     return values
 
 
+def check_has_rows(x: Any, name: str = "x") -> None:
+    """Refuse features without rows, in what needs some.
+
+    Parameters
+    ----------
+    x : csr_array or ndarray
+        What `check_features` returned.
+    name : str
+        The argument's name, for the message.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows.
+    """
+    if x.shape[0] == 0:
+        raise ValueError(f"{name} has no rows")
+
+
 def check_targets(
     y: Any, n_samples: int, n_outputs: int, loss_name: str, name: str = "y"
 ) -> sp.csr_array:

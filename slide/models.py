@@ -474,6 +474,7 @@ class Sequential:
         if y is None:
             raise ValueError(f"{names[1]} is missing")
         x = check.check_features(x, self.input.n_features, names[0])
+        check.check_has_rows(x, names[0])
         n = x.shape[0]
         targets = check.check_targets(y, n, self.layers[-1].units, self.loss.name, names[1])
         return x, targets, check.check_sample_weight(sample_weight, n, names[2])
@@ -649,8 +650,6 @@ class Sequential:
                     )
             else:
                 checked = self._checked(x, y, sample_weight)
-                if checked[0].shape[0] == 0:
-                    raise ValueError("x has no rows")
                 if split:
                     checked, held = hold_out(*checked, split)
             if validation_data is not None:
@@ -662,8 +661,6 @@ class Sequential:
                 names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
                 parts = (*validation_data, None)[:3]
                 held = self._checked(parts[0], parts[1], parts[2], names)
-                if held[0].shape[0] == 0:
-                    raise ValueError("validation_data[0] has no rows")
                 for metric in self.metrics if checked is None else ():
                     if getattr(metric, "propensities", 0) is None:
                         raise ValueError(
@@ -971,13 +968,9 @@ class Sequential:
             batch_size = check.check_positive_int("batch_size", batch_size, high=1 << 20)
         with self._exclusive(what):
             x, targets, weights = self._checked(x, y, sample_weight)
-            n = x.shape[0]
-            if n == 0:
-                raise ValueError("x has no rows")
             data = self._data(x, targets, weights)
-            source = Rows(
-                self, x, data, targets, batch_size or n, False, None, n_threads, self.seed
-            )
+            batch_size = batch_size or x.shape[0]
+            source = Rows(self, x, data, targets, batch_size, False, None, n_threads, self.seed)
             source.begin()
             epochs = self.epochs_trained
             logs = self._epoch(source, callbacks_.CallbackList(), settle=False)
@@ -1023,8 +1016,6 @@ class Sequential:
         n_threads = _n_threads(n_jobs)
         with self._exclusive("evaluate"):
             x, targets, weights = self._checked(x, y, sample_weight)
-            if x.shape[0] == 0:
-                raise ValueError("x has no rows")
             data = self._data(x, targets, weights)
             self._settle()
             return self._evaluate(data, targets, batch_size, n_threads)
@@ -1182,8 +1173,7 @@ class Sequential:
             raise RuntimeError("choose_sampler before training: call fit first")
         with self._exclusive("choose_sampler"):
             features = check.check_features(x, self.input.n_features, "x")
-            if features.shape[0] == 0:
-                raise ValueError("x has no rows")
+            check.check_has_rows(features)
             inputs, bias = self._output_inputs(sliceable(features)[:n], n_threads)
             weights = self.layers[-1]._weights[:, : inputs.shape[1]]
             return tuning.choose(weights, inputs, bias, n_queries=n, n_jobs=n_jobs, **options)
@@ -1290,8 +1280,7 @@ class Sequential:
                         f"layer {layer.name!r} has no tables before training: call fit first"
                     )
             features = check.check_features(x, self.input.n_features, "x")
-            if features.shape[0] == 0:
-                raise ValueError("x has no rows")
+            check.check_has_rows(features)
             labels = None
             if y is not None:
                 loss = "categorical_crossentropy" if self.loss is None else self.loss.name

@@ -463,7 +463,7 @@ def test_a_generator_may_use_the_model():
         ((np.zeros((2, 20)), [0]), "batch 1: y"),
         ((np.zeros((2, 20)), [0, 1], [1.0]), "batch 1: sample_weight"),
         ((np.zeros((2, 20)), [0, 1], [1.0, -1.0]), r"batch 1: sample_weight\[1\]"),
-        ((np.zeros((0, 20)), np.zeros(0, int)), "batch 1 of x has no rows"),
+        ((np.zeros((0, 20)), np.zeros(0, int)), "batch 1: x has no rows"),
         (3, "batch 1 of x must be"),
         ((np.zeros((2, 20)),), "batch 1 of x must be"),
     ],
@@ -475,6 +475,23 @@ def test_a_bad_batch_is_named(batch, words):
         model.fit([(x, y), batch], verbose=0)
     expected.train_on_batch(x, y)
     assert same_weights(model, expected)
+
+
+def test_what_has_no_rows_is_refused_in_one_way():
+    x, y = np.zeros((0, 20)), np.zeros(0, int)
+    model = make()
+    for use, name in [
+        (lambda: model.fit(x, y), "x"),
+        (lambda: model.fit([(x, y)], verbose=0), "batch 0: x"),
+        (lambda: model.fit(*data(), validation_data=(x, y)), "validation_data[0]"),
+        (lambda: model.partial_fit(x, y), "x"),
+        (lambda: model.train_on_batch(x, [0]), "x"),  # before the targets, which have too many
+        (lambda: model.evaluate(x, y), "x"),
+    ]:
+        with pytest.raises(ValueError) as error:
+            use()
+        assert str(error.value) == f"{name} has no rows"
+        assert not model.built
 
 
 def test_refused_rows_leave_it_open_whether_rows_are_sparse():
