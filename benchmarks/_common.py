@@ -208,7 +208,7 @@ FIRST = 0.1
 and few non-zeros, for which Glorot's scale by the number of features is far too small."""
 
 
-def slide_model(n_features, n_labels, sampler, *, hidden, learning_rate, seed, moments="float32"):
+def slide_model(n_features, n_labels, sampler, *, hidden, learning_rate, seed):
     """Build and compile the network that all benchmarks train: one ReLU layer, then softmax."""
     import slide
 
@@ -227,7 +227,7 @@ def slide_model(n_features, n_labels, sampler, *, hidden, learning_rate, seed, m
         seed=seed,
     )
     model.compile(
-        optimizer=slide.optimizers.Adam(learning_rate=learning_rate, moments=moments),
+        optimizer=slide.optimizers.Adam(learning_rate=learning_rate),
         loss="categorical_crossentropy",
     )
     return model

@@ -22,8 +22,6 @@ class Trained:
     warm_up : int
         Samples to train on before anything is timed.
     learning_rate : float
-    moments : str
-        Of Adam.
     prototypes : csr_matrix of shape (outputs, features), optional
         Every output's weights start along the hidden activations of its row, as if it had been
         learned: in a short training the frequent labels alone would be retrieved, the same for
@@ -41,19 +39,12 @@ class Trained:
         n_threads,
         warm_up,
         learning_rate=2e-3,
-        moments="float32",
         prototypes=None,
         seed=0,
     ):
         self.x, self.y, self.batch_size, self.n_threads = x, y, batch_size, n_threads
         self.model = slide_model(
-            x.shape[1],
-            y.shape[1],
-            sampler,
-            hidden=hidden,
-            learning_rate=learning_rate,
-            moments=moments,
-            seed=seed,
+            x.shape[1], y.shape[1], sampler, hidden=hidden, learning_rate=learning_rate, seed=seed
         )
         if prototypes is not None:
             self._plant(prototypes)

@@ -47,8 +47,7 @@ BUDGETS = (50, 200, 800)
 WIDTHS = (32, 128, 512)
 BASE_OUTPUTS, BASE_BUDGET, BASE_WIDTH = 200_000, 200, 128
 N_FEATURES = 135_909
-BFLOAT16 = "default, moments in bfloat16"
-SAMPLERS = ("default", BFLOAT16, "SimHash", "Clusters", "Sketches", "Sketches, 16384 candidates")
+SAMPLERS = ("default", "SimHash", "Clusters", "Sketches", "Sketches, 16384 candidates")
 
 # What is not a phase of the output layer.
 BELOW = ("below: update", "rest")
@@ -58,7 +57,7 @@ def make_sampler(name, n_outputs, budget):
     """The sampler of an output layer: so many neurons are retrieved, whatever its size."""
     from slide import hashing, sampling
 
-    if name.startswith("default"):
+    if name == "default":
         # What "auto" is at Amazon-670K's size, at all sizes.
         return sampling.Auto().mixture(670_091)
     hash = {
@@ -123,7 +122,6 @@ def train(options):
         n_threads=threads,
         warm_up=x.shape[0] // 2,
         learning_rate=options.learning_rate,
-        moments="bfloat16" if sampler == BFLOAT16 else "float32",
         prototypes=label_features(N_FEATURES, n_outputs),
         seed=options.seed,
     )
