@@ -4,7 +4,7 @@
 
 Random weights stand for trained ones; what a code costs does not depend on them. All neurons are
 marked as changed before every rebuild and look, the most that training can ask for: at 670,091
-neurons the default `rebuild_every` is 2,617 steps, in which batches of 256 change nearly all. Steps
+neurons the default `rebuild_every` is 654 steps, in which batches of 256 change nearly all. Steps
 of the three schedules alternate in one process, and only the maintenance within them is timed: of
 the rolling schedule `--steps` steps, of the others, which do nothing in between, the steps at which
 something is due. Nothing is trained.
@@ -107,7 +107,7 @@ def main():
     options.add_argument("--threads", type=int, default=cpu_count())
     options.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     options = options.parse_args()
-    every = options.every or max(50, options.neurons // 256)
+    every = options.every or sampling.default_every(options.neurons)
     steps = options.steps or every
     p = layer(options.neurons, options.inputs)
     rows, built = [], []

@@ -106,6 +106,8 @@ def train(options):
     """Worker: time the training of one point."""
     from clocked import Trained
 
+    from slide.sampling import default_every
+
     _, sampler, n_outputs, budget, width = {**points(False), **points(options.quick)}[
         options.worker
     ]
@@ -131,8 +133,7 @@ def train(options):
         name: median(run[0][name] for run in runs) for name in runs[0][0] if runs[0][0][name] > 0
     }
     counts = {name: mean(run[1][name] for run in runs) for name in runs[0][1]}
-    # What `LSH.plan` waits by default: a step per 256 neurons, at least 50.
-    rebuild, every = trained.rebuild(), max(50, n_outputs // 256)
+    rebuild, every = trained.rebuild(), default_every(n_outputs)
     seconds["rebuilds"] = rebuild / (every * options.batch_size)
     emit(
         "training",

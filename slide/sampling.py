@@ -119,8 +119,8 @@ class LSH(Sampler):
         changed since the last one. Of other schedules: steps from look to look
         (`slide.rebuilds.Drift`), or in which all tables are renewed (`Rolling`). None: 1 in hidden
         layers for the families that keep their projections (SimHash, E2LSH); else 50, or one per
-        256 neurons where that is more, so that the cost of rebuilds a step does not grow with the
-        layer.
+        1,024 neurons where that is more, so that the cost of rebuilds a step does not grow with
+        the layer.
     rebuild_decay : float
         lambda: the t-th rebuild comes ``rebuild_every * exp(lambda t)`` steps after the one before
         (Chen et al., MLSys 2020, section 4.2), at least 0.
@@ -403,7 +403,7 @@ class LSH(Sampler):
 
         every : steps, where the layer's kind has another default than its size
         """
-        every = self.rebuild_every or every or max(50, n_neurons // 256)
+        every = self.rebuild_every or every or default_every(n_neurons)
         self.schedule.attach(retriever, self.hash, dim, seed)
         numbers = self.schedule.numbers(every, self.hash.n_tables)
         return float(every), self.rebuild_decay, self.new_functions_every, *numbers
@@ -963,6 +963,11 @@ class Auto(Sampler):
 
     def get_config(self) -> dict[str, Any]:
         return {"fast": self.fast}
+
+
+def default_every(n_neurons: int) -> int:
+    """Return the steps from rebuild to rebuild of the tables of an output layer of that size."""
+    return max(50, n_neurons // 1024)
 
 
 def parts(sampler: Sampler, n_neurons: int) -> list[Sampler]:

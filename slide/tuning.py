@@ -394,7 +394,7 @@ class _Bench:
             began = time.perf_counter()
             indptr, ids = _kernels.retrieved(active, self.parameters, self.queries, 1, self.seed)
             query = min(query, (time.perf_counter() - began) / len(self.queries))
-        every = lsh.rebuild_every or max(50, self.n_neurons // 256)
+        every = lsh.rebuild_every or sampling.default_every(self.n_neurons)
         return Measurement(
             family=family,
             recall=recall_of(self.best, self.k, indptr, ids),

@@ -691,3 +691,14 @@ def test_schedules_come_back_from_their_descriptions(schedule):
 def test_layers_without_tables_have_no_maintenance():
     active = sampling.Uniform(5).active_set(20, DIM, 0, 1)
     assert set(active.maintenance().values()) == {0.0}
+
+
+def test_larger_layers_wait_longer():
+    """As long as that a step's share of a rebuild does not depend on the size."""
+    assert [sampling.default_every(n) for n in (10, 51_200, 102_400, 670_091)] == [50, 50, 100, 654]
+    model = slide.Sequential([slide.Input(3), slide.Dense(60_000, "softmax", sampler="auto")])
+    model.compile("sgd", "categorical_crossentropy")
+    X = np.ones((60, 3), np.float32)
+    y = np.arange(60)
+    history = model.fit(X, y, batch_size=1, epochs=1, verbose=0).history
+    assert history["rebuilds"] == [1]  # after 58 steps
