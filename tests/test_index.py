@@ -355,13 +355,13 @@ def test_fit_forgets_what_was_before():
 
 # ---------------------------------------------------------------------------------- files
 
+
 @pytest.mark.parametrize("X_sample", [np.zeros((0, 4)), sp.csr_array((0, 4))], ids=["dense", "csr"])
 def test_a_sample_without_queries_is_none(tmp_path, X_sample):
     index = Index().fit(np.eye(4), X_sample=X_sample)
     index.save(tmp_path / "index")
     ids, _ = Index.load(tmp_path / "index").query(np.eye(4), k=1)
     assert ids.ravel().tolist() == [0, 1, 2, 3]
-
 
 
 @each_family
@@ -730,3 +730,33 @@ def test_an_output_layer_on_sparse_features_has_no_rows_to_search():
     model = slide.Sequential([slide.Input(5, sparse=False), slide.Dense(4)])
     wanted = model.predict(np.eye(5), top_k=2)
     np.testing.assert_array_equal(model.predict(np.eye(5), top_k=2, exact=False)[0], wanted[0])
+
+
+def test_queries_of_fit_belong_to_the_caller(tmp_path):
+    W, X = clustered(3000, 40, 16)
+    sample = X.astype(np.float32)
+    index = Index(hashing.Sketches(16), n_candidates=50).fit(W[:2000], X_sample=sample)
+    same = Index(hashing.Sketches(16), n_candidates=50).fit(W[:2000], X_sample=sample.copy())
+    sample[:] = np.nan
+    for one in (index, same):
+        one.insert(W[2000:])
+    assert_same(index.query(X), same.query(X))
+    index.save(tmp_path / "i")
+    assert_same(Index.load(tmp_path / "i").query(X), same.query(X))
+
+
+def test_fit_by_another_thread_with_other_columns():
+    index = Index().fit(np.eye(5))
+
+    class Rows:
+        """What another thread does while an argument is being read."""
+
+        def __array__(self, dtype=None, copy=None):
+            index.fit(np.eye(7))
+            return np.ones((1, 5), np.float32)
+
+    for call in (index.insert, index.query, index.exact):
+        index.fit(np.eye(5))
+        with pytest.raises(ValueError, match="must have 7 columns, got 5"):
+            call(Rows(), 1) if call != index.insert else call(Rows())
+        assert index.query(np.eye(7), 1)[0].ravel().tolist() == list(range(7))

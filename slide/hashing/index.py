@@ -156,8 +156,8 @@ class Index:
             raise ValueError("W has no rows")
         new_labels = _checked_labels(labels, len(rows), np.empty(0, np.int32), 0)
         sample = None if X_sample is None else _checked_queries(X_sample, d, "X_sample")
-        if sample is not None and sample.shape[0] == 0:
-            sample = None
+        # The mean is what is used; and the caller may write to the queries.
+        sample = None if sample is None or sample.shape[0] == 0 else _mean(sample, d)
         with self._lock:
             family, searcher = self._built(rows, new_labels, d, sample)
             self.family_, self.n_features_in_ = family, d
@@ -190,8 +190,9 @@ class Index:
             Before `fit`.
         """
         self._check_fitted()
-        rows, _ = self._checked_rows(W, bias, self.n_features_in_, "W")
+        rows, d = self._checked_rows(W, bias, self.n_features_in_, "W")
         with self._lock:
+            self._check_width("W", d)
             present = self._labels[self._gone == 0]
             new_labels = _checked_labels(labels, len(rows), present, self._next_label)
             if len(self._labels) + len(rows) > MAX_ROWS:
@@ -281,10 +282,15 @@ class Index:
         if self._searcher is None:
             raise NotFittedError("this Index has no rows: call fit first")
 
+    def _check_width(self, name: str, d: int) -> None:
+        """For what was checked before the lock was had: another thread may have called `fit`."""
+        if d != self.n_features_in_:
+            raise ValueError(f"{name} must have {self.n_features_in_} columns, got {d}")
+
     def _checked_rows(self, W: Any, bias: Any, d: int | None, name: str) -> tuple[np.ndarray, int]:
         """Return rows as the kernels read them, a bias in the last column, and the columns of W."""
         if not sp.issparse(W):
-            W = np.asarray(W)
+            W = check.plain_array(name, W)
         if W.ndim != 2 or W.shape[1] < 1:
             raise ValueError(f"{name} must have shape (n, d) with d >= 1, got {W.shape}")
         n, d = W.shape[0], W.shape[1] if d is None else d
@@ -292,7 +298,7 @@ class Index:
             raise ValueError(f"{name} has {n} rows, at most {MAX_ROWS} fit")
         W = check.check_features(W, d, name)
         if bias is not None:
-            bias = np.asarray(bias)
+            bias = check.plain_array("bias", bias)
             if bias.shape != (n,):
                 raise ValueError(f"bias must have shape ({n},), got {bias.shape}")
             bias = check.check_features(bias[:, np.newaxis], 1, "bias")[:, 0]
@@ -333,6 +339,7 @@ class Index:
         X = _checked_queries(X, self.n_features_in_, "X")
         m = X.shape[0]
         with self._lock:
+            self._check_width("X", X.shape[1])
             k = self._checked_k(k)
             searcher = self._searcher
             searcher.reserve(*self._candidates(k))
@@ -370,6 +377,7 @@ class Index:
         self._check_fitted()
         X = _checked_queries(X, self.n_features_in_, "X")
         with self._lock:
+            self._check_width("X", X.shape[1])
             k = self._checked_k(k)
             here = self._gone == 0
             n_built, labels = len(self._rows), self._labels[here]
@@ -459,7 +467,7 @@ class Index:
             "gone": self._gone.copy(),
         }
         if self._sample is not None:
-            arrays["sample"] = _mean(self._sample, d)
+            arrays["sample"] = self._sample
         for name, array in self._searcher.active.get_state().items():
             arrays[f"active.{name}"] = array
         return config, arrays
@@ -603,7 +611,7 @@ def check_candidates(n: Any) -> int | float | None:
 
 
 def _integers(name: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
+    array = check.plain_array(name, values)
     if array.size == 0:
         return array.astype(np.int32)
     if array.dtype.kind not in "iu":
