@@ -540,6 +540,8 @@ class CSVLogger(Callback):
         self.filename = os.fspath(filename)
         if not isinstance(separator, str) or len(separator) != 1:
             raise ValueError(f"separator must be one character, got {separator!r}")
+        if separator in '\r\n"':
+            raise ValueError(f"separator {separator!r} stands for something else in such files")
         self.separator = separator
         self.append = check.check_bool("append", append)
         self._columns: list[str] | None = None
@@ -551,6 +553,9 @@ class CSVLogger(Callback):
         with open(self.filename, "a+" if self.append else "w+", newline="", encoding="utf-8") as f:
             f.seek(0)
             self._columns = next(csv.reader(f, delimiter=self.separator), None)
+            f.seek(0)
+            if not f.read().endswith(("\n", "\r")) and self._columns is not None:
+                f.write("\n")  # where the last line has no end
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         row = {"epoch": epoch, **(logs or {})}

@@ -314,6 +314,11 @@ class Dense:
         self.sampler, self._active_threads = sampler, n_threads
         self._active = None if inputs is None else active
 
+    def check_sampler(self) -> None:
+        """Refuse a sampler whose numbers do not fit the layer."""
+        if self.sampler is not None:
+            self._new_active_set(self.sampler, 1)
+
     def _new_active_set(self, sampler: sampling.Sampler, n_threads: int) -> Any:
         make = sampler.selector if self.hidden else sampler.active_set
         try:

@@ -218,8 +218,7 @@ class Sequential:
                 seed = int(np.random.SeedSequence([self.seed, i]).generate_state(1, np.uint64)[0])
                 hidden = layer is not self.layers[-1]
                 layer.build(n_in, by_feature, seed, draw, hidden, below)
-                if hidden and layer.sampler is not None:
-                    layer.active_set(1)  # a number that does not fit the layer is refused now
+                layer.check_sampler()
                 n_in, by_feature, below = layer.units, False, layer.sampler is not None
             self._built = True
         finally:

@@ -1514,3 +1514,51 @@ def test_weights_without_memory_are_named(monkeypatch):
 def test_memory_that_the_system_refuses_is_a_memory_error():
     with pytest.raises(MemoryError, match="GB of memory: "):
         aligned_zeros((1 << 45, 16))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "match"),
+    [
+        (sampling.Uniform(1000), "Uniform"),
+        (sampling.LSH(hashing.WTA(n_bins=8), max_active=9), "n_bins=8"),
+    ],
+)
+def test_an_output_sampler_that_does_not_fit_builds_nothing(sampler, match):
+    def network(sampler):
+        model = slide.Sequential(
+            [
+                slide.Input(8),
+                slide.Dense(3, "relu"),
+                slide.Dense(60, "softmax", sampler=sampler, bias_initializer="label_log_odds"),
+            ]
+        )
+        model.compile("sgd")
+        return model
+
+    x, y = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32), np.arange(64) % 60
+    model, other = network(sampler), network("auto")
+    with pytest.raises(ValueError, match=match):
+        model.fit(x, np.zeros(64, int), verbose=0)
+    assert not model.built
+    model.set_sampler("auto")
+    for one in (model, other):
+        one.fit(x, y, verbose=0)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_csv_logger_goes_on_after_a_line_without_end(tmp_path):
+    path = tmp_path / "log.csv"
+    x, y = np.eye(4, dtype=np.float32), np.arange(4)
+    model = slide.Sequential([slide.Input(4), slide.Dense(4, "softmax")])
+    model.compile("sgd")
+    model.fit(x, y, verbose=0, callbacks=[CSVLogger(path)])
+    path.write_text(path.read_text().rstrip("\n"))
+    model.fit(x, y, verbose=0, callbacks=[CSVLogger(path, append=True)])
+    lines = path.read_text().split("\n")
+    assert len(lines) == 4
+    assert lines[3] == ""
+    assert {line.count(",") for line in lines[:3]} == {lines[0].count(",")}
+    for separator in ("\n", "\r", '"', ""):
+        with pytest.raises(ValueError, match="separator"):
+            CSVLogger(path, separator)
