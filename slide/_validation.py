@@ -402,14 +402,19 @@ def _check_real_dtype(name: str, dtype: np.dtype) -> None:
 
 def real_array(name: str, x: Any) -> np.ndarray:
     """Return `x` as an array of real numbers, whatever its shape; TypeError if it holds others."""
+    array = plain_array(name, x)
+    _check_real_dtype(name, array.dtype)
+    return array
+
+
+def plain_array(name: str, x: Any) -> np.ndarray:
+    """Return `x` as an array; TypeError if it is masked, ValueError if rows differ in length."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fill the masked values first")
     try:
-        array = np.asarray(x)
+        return np.asarray(x)
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array: {error}") from error
-    _check_real_dtype(name, array.dtype)
-    return array
 
 
 def _as_float32(values: np.ndarray) -> np.ndarray:

@@ -33,6 +33,9 @@ __all__ = [
 
 Shape = Sequence[int]
 
+FARTHEST = 16
+"""More standard deviations from the mean than any normal number in float32 is."""
+
 
 class Initializer:
     """Base class: a callable that makes an array of float32.
@@ -183,6 +186,10 @@ class RandomNormal(Initializer):
     def __init__(self, mean: float = 0.0, stddev: float = 0.05):
         self.mean = _float32("mean", mean)
         self.stddev = _float32("stddev", stddev, at_least=0.0)
+        if abs(self.mean) + FARTHEST * self.stddev > check.FLOAT32_MAX:
+            raise ValueError(
+                f"mean={mean} and stddev={stddev}: values would not be finite in float32"
+            )
 
     def __call__(self, shape, rng, fan_in=None, fan_out=None):
         values = rng.standard_normal(_shape(shape), dtype=np.float32)
@@ -220,6 +227,10 @@ class RandomUniform(Initializer):
     def __init__(self, minval: float = -0.05, maxval: float = 0.05):
         self.minval = _float32("minval", minval)
         self.maxval = _float32("maxval", maxval, at_least=self.minval)
+        if self.maxval - self.minval > check.FLOAT32_MAX:
+            raise ValueError(
+                f"minval={minval} and maxval={maxval}: their difference is not finite in float32"
+            )
 
     def __call__(self, shape, rng, fan_in=None, fan_out=None):
         return _uniform(_shape(shape), rng, self.minval, self.maxval)

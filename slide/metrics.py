@@ -530,7 +530,7 @@ class _Labels:
         if sparse.issparse(Y):
             Y = sparse.csr_matrix(check.csr_arrays(name, Y), Y.shape)
         else:
-            Y = np.asarray(Y)
+            Y = check.plain_array(name, Y)
             if Y.ndim == 1:
                 self._from_classes(name, Y)
                 return
@@ -625,7 +625,7 @@ def _checked(Y: Any, ids: Any, k: Any) -> tuple[_Labels, np.ndarray]:
     """The labels, and the first k columns of the ids, once they fit together."""
     k = _checked_k(k)
     labels = _Labels("Y", Y)
-    ids = np.asarray(ids)
+    ids = check.plain_array("ids", ids)
     if ids.ndim != 2:
         raise ValueError(f"ids must have 2 dimensions, not {ids.ndim}")
     if not np.issubdtype(ids.dtype, np.integer):

@@ -573,3 +573,29 @@ def test_codes_of_asymmetric_families_are_refused():
 def test_numbers_out_of_range_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_distances_that_are_large_or_none():
+    family = hashing.E2LSH(width=2.5)
+    far = np.array([1e5, 1e8, 1e9, 1e12])
+    np.testing.assert_allclose(
+        family.collision_probability(far), 2.5 / far / np.sqrt(2 * np.pi), rtol=1e-9
+    )
+    assert family.collision_probability(0) == pytest.approx(1)
+    assert family.collision_probability(np.inf) < 1e-100
+    for distance in (-1, np.nan, [1, -2]):
+        with pytest.raises(ValueError, match=r"distance must be at least 0, got (-|nan)"):
+            family.collision_probability(distance)
+    with pytest.raises(TypeError, match="distance"):
+        family.collision_probability(None)
+
+
+def test_masked_vectors_are_refused():
+    masked = np.ma.masked_array(np.eye(4), mask=np.eye(4))
+    for call in (hashing.SimHash().codes, hashing.Index().fit):
+        with pytest.raises(TypeError, match="is a masked array"):
+            call(masked)
+    with pytest.raises(TypeError, match="bias is a masked array"):
+        hashing.Index().fit(np.eye(4), bias=masked[0])
+    with pytest.raises(ValueError, match="X is not a rectangular array"):
+        hashing.SimHash().codes([[1, 2], [3]])

@@ -219,3 +219,13 @@ def test_parts_of_a_layer_differ(name):
     assert len(np.unique(kernel[:, :4], axis=0)) == 4000
     low, high, _, _ = EXPECTED[name] if name == "random_uniform" else (-1, 1, 0, 0)
     assert low <= kernel.min() < kernel.max() <= high
+
+
+def test_values_beyond_float32_are_refused():
+    with pytest.raises(ValueError, match=r"minval=-3e\+38 and maxval=3e\+38"):
+        initializers.RandomUniform(-3e38, 3e38)
+    with pytest.raises(ValueError, match=r"mean=3e\+38 and stddev=1e\+37"):
+        initializers.RandomNormal(3e38, 1e37)
+    rng = np.random.default_rng(0)
+    for wide in (initializers.RandomUniform(-1e38, 2e38), initializers.RandomNormal(1e38, 1e37)):
+        assert np.isfinite(wide((100, 100), rng)).all()

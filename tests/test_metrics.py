@@ -379,3 +379,13 @@ def test_sparse_labels_are_looked_at_before_scipy_reads_them(layout):
     for measure in (lambda: metrics.precision_at_k(Y, [[0], [1]]), lambda: metrics.propensities(Y)):
         with pytest.raises(ValueError, match=r"Y(_train)?\.\w+\[1\] is 100000000"):
             measure()
+
+
+def test_masked_and_ragged():
+    masked = np.ma.masked_array([[1, 0], [0, 1]], mask=[[0, 0], [0, 1]])
+    with pytest.raises(TypeError, match="Y is a masked array"):
+        metrics.precision_at_k(masked, [[0], [1]], 1)
+    with pytest.raises(TypeError, match="ids is a masked array"):
+        metrics.precision_at_k([[1, 0], [0, 1]], masked, 1)
+    with pytest.raises(ValueError, match="Y is not a rectangular array"):
+        metrics.precision_at_k([[1, 0], [0]], [[0], [1]], 1)

@@ -118,7 +118,7 @@ class CodeFamily(HashFamily):
         seed = check.check_positive_int("seed", seed, low=0, high=2**63 - 1)
         threads = _n_threads(n_jobs)
         if not sp.issparse(X):
-            X = np.asarray(X)
+            X = check.plain_array("X", X)
         if X.ndim != 2 or X.shape[1] < 1:
             raise ValueError(f"X must have shape (n, d) with d >= 1, got {X.shape}")
         n, dim = X.shape

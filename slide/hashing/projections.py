@@ -303,12 +303,13 @@ class E2LSH(CodeFamily):
         ``1 - 2 Phi(-w/c) - 2c / (sqrt(2 pi) w) (1 - exp(-w^2 / 2c^2))`` for distance c and width w
         (Datar et al., 2004).
         """
-        from scipy.special import ndtr  # here: `import slide` would wait for it
+        from scipy.special import erf  # here: `import slide` would wait for it
 
-        c = np.maximum(np.asarray(distance, np.float64), 1e-12)
-        r = self.width / c
-        tail = 2 / (np.sqrt(2 * np.pi) * r) * (1 - np.exp(-(r**2) / 2))
-        return 1 - 2 * ndtr(-r) - tail
+        c = check.real_array("distance", distance).astype(np.float64)
+        if not (c >= 0).all():
+            raise ValueError(f"distance must be at least 0, got {c[~(c >= 0)][0]}")
+        r = np.maximum(self.width / np.maximum(c, 1e-12), 1e-150)
+        return erf(r / np.sqrt(2)) + np.sqrt(2 / np.pi) * np.expm1(-(r**2) / 2) / r
 
     def no_inclusion(self) -> str | None:
         if self.n_probes > 1:
