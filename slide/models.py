@@ -39,6 +39,8 @@ class Sequential:
 
     Attributes
     ----------
+    input : Input or None
+        None before `add` or `layers` brought one.
     layers : list of Dense
     optimizer, loss, metrics
         What `compile` was given, as objects; None, None and [] before. The first two are changed

@@ -207,8 +207,8 @@ class Adam(Optimizer):
         the caches are faster for it.
     lazy : bool
         Whether a row that skips steps stays where it is, moments and all, until its next one:
-        ``d`` is 0 above, ``t`` still counts all steps. Wants about twice the learning rate; worth
-        a try where most features are rare and each point has many of them.
+        ``d`` is 0 above, ``t`` still counts all steps. Wants the same learning rate or up to twice
+        it; worth a try where most features are rare and each point has many of them.
 
     Raises
     ------

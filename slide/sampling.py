@@ -15,8 +15,10 @@ The five methods that Spring & Shrivastava (KDD 2017) compare are one argument a
 ``Uniform(0.05)``                   VD               random; predictions compute all neurons
 ``Standout(0.05)``                  AD               random by activation; predictions expect it
 ``WinnerTakeAll(0.05)``             WTA              the largest of all activations
-``LSH(SimHash(6, 5), 0.05)``        LSH              the largest of those the tables return
+``LSH(hash, 0.05)``                 LSH              the largest of those the tables return
 =================================== ================ ===========================================
+
+with ``hash = SimHash(6, 5, transform="sign_alsh", n_probes=10)``, the paper's own.
 
 Standout and winner-take-all compute every activation before they choose: they save work in the
 layers above and in the update, but not in their own forward pass.

@@ -444,6 +444,8 @@ class Index:
         ------
         NotFittedError
             Before `fit`.
+        OSError
+            If the file cannot be written.
         """
         self._check_fitted()
         with self._lock:
