@@ -227,16 +227,16 @@ def propensities(Y_train: Any, A: float = 0.55, B: float = 1.5) -> np.ndarray:
     ----------
     Jain, Prabhu, Varma, KDD 2016.
     """
-    if not np.isfinite(A):
-        raise ValueError(f"A must be a finite number, not {A!r}")
-    if not (np.isfinite(B) and B > 0):
-        raise ValueError(f"B must be a positive number, not {B!r}")
+    A, B = check.check_finite_float("A", A), check.check_finite_float("B", B, above=0)
     labels = _Labels("Y_train", Y_train)
     if labels.n == 0:
         raise ValueError("Y_train has no samples")
     n = np.bincount(labels.columns, minlength=labels.n_labels or 0)
-    C = max(np.log(labels.n) - 1, 0.0) * (B + 1) ** A
-    return 1 / (1 + C * (n + B) ** -A)
+    with np.errstate(all="ignore"):
+        p = 1 / (1 + max(np.log(labels.n) - 1, 0.0) * ((B + 1) / (n + B)) ** A)
+    if not (p > 0).all():
+        raise ValueError(f"A={A} and B={B}: propensities are not positive numbers")
+    return p
 
 
 @runtime_checkable

@@ -921,8 +921,9 @@ class Auto(Sampler):
     Parameters
     ----------
     fast : bool
-        Whether small layers have the mixture, too. An epoch then takes up to a quarter less on layers
-        of 13,000 neurons and nothing less on one of 20,679, and ends with a little less accuracy.
+        Whether small layers have the mixture, too. An epoch then takes up to a quarter less on
+        layers of 13,000 neurons and nothing less on one of 20,679, and ends with a little less
+        accuracy.
 
     Raises
     ------

@@ -837,3 +837,12 @@ def test_pack_and_unpack():
     assert got["ids"].tolist() == [1, 2, 60000]
     assert got["none"].tolist() == []
     assert wordnet_module.pack(content) == packed
+
+
+def test_svmlight_ids_of_both_ends(tmp_path):
+    """From 0 to 2^31 - 1 are more than a matrix can have, wherever ids begin."""
+    path = tmp_path / "both.svm"
+    path.write_text("0 2147483647:1\n0 0:1\n")
+    for zero_based in ("auto", True):
+        with pytest.raises(ValueError, match="a feature id is outside 0 to 2147483646"):
+            read_svmlight(path, zero_based=zero_based)

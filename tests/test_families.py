@@ -599,3 +599,19 @@ def test_masked_vectors_are_refused():
         hashing.Index().fit(np.eye(4), bias=masked[0])
     with pytest.raises(ValueError, match="X is not a rectangular array"):
         hashing.SimHash().codes([[1, 2], [3]])
+
+
+def test_cosines_and_vectors_that_have_no_probability():
+    for family, more in ((hashing.SimHash(), {}), (hashing.CrossPolytope(), {"dim": 8})):
+        for cosine in (2, np.nan, [0, -1.1]):
+            with pytest.raises(ValueError, match="cosine must be from -1 to 1, got "):
+                family.collision_probability(cosine, **more)
+        with pytest.raises(TypeError, match="cosine"):
+            family.collision_probability("a", **more)
+        assert family.collision_probability(1 + 1e-9, **more) == pytest.approx(1)
+    x = np.arange(9.0)
+    for family in (hashing.WTA(), hashing.DWTA(), hashing.MinHash()):
+        with pytest.raises(ValueError, match=r"x\[2\] is nan"):
+            family.collision_probability(np.where(x == 2, np.nan, x), x)
+        with pytest.raises((TypeError, ValueError), match="x"):
+            family.collision_probability(sp.csr_array(x[None]), sp.csr_array(x[None]))

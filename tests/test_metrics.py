@@ -228,9 +228,9 @@ def test_propensities_defaults_and_small_sets():
     assert metrics.propensities([0, 1]).tolist() == [1, 1]  # ln 2 < 1
     with pytest.raises(ValueError, match="Y_train has no samples"):
         metrics.propensities(np.zeros((0, 3)))
-    with pytest.raises(ValueError, match="A must be a finite number, not nan"):
+    with pytest.raises(ValueError, match="A must be finite, got nan"):
         metrics.propensities(y, A=math.nan)
-    with pytest.raises(ValueError, match=r"B must be a positive number, not -1\.5"):
+    with pytest.raises(ValueError, match=r"B must be greater than 0, got -1\.5"):
         metrics.propensities(y, B=-1.5)
 
 
@@ -389,3 +389,17 @@ def test_masked_and_ragged():
         metrics.precision_at_k([[1, 0], [0, 1]], masked, 1)
     with pytest.raises(ValueError, match="Y is not a rectangular array"):
         metrics.precision_at_k([[1, 0], [0]], [[0], [1]], 1)
+
+
+def test_propensities_that_are_none():
+    with pytest.raises(ValueError, match=r"A=-1000\.0 and B=1\.5: propensities"):
+        metrics.propensities([0] * 10, A=-1e3)
+    for bad in ("x", None, [1, 2], True):
+        with pytest.raises(TypeError, match="A must be"):
+            metrics.propensities([0] * 10, A=bad)
+    # As the formula is printed, where that does not overflow.
+    n, A, B = np.array([4, 3, 0, 2]), 0.6, 2.6
+    C = (np.log(9) - 1) * (B + 1) ** A
+    y = np.repeat(np.arange(4), n)
+    found = metrics.propensities(np.eye(4)[y], A, B)
+    np.testing.assert_allclose(found, 1 / (1 + C * (n + B) ** -A), rtol=1e-12)

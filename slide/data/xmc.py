@@ -259,12 +259,13 @@ def _parse_svmlight(
     they were shifted where they count from 1."""
     first_id = 0 if zero_based == "auto" else int(not zero_based)
     last_shift = 0 if zero_based is True else 1  # ids may count from 1
+    most = MOST_IDS if n_features is None else n_features
     with _described(name), _open(name) as file:
         parser = RowParser(
             svmlight=True,
             multilabel=multilabel,
             first_feature=first_id,
-            end_feature=(MOST_IDS if n_features is None else n_features) + last_shift,
+            end_feature=most + last_shift,
             end_label=MOST_IDS if n_labels is None else n_labels,
         )
         for block in _lines(file):
@@ -274,10 +275,10 @@ def _parse_svmlight(
         if zero_based == "auto":
             first_id = int(parser.largest_feature >= 0 and parser.smallest_feature > 0)
         found = parser.largest_feature + 1 - first_id if parser.largest_feature >= 0 else 0
-        if n_features is not None and found > n_features:
+        if found > most:
             raise ValueError(
                 f"line {parser.largest_feature_line}: a feature id is outside 0 to "
-                f"{n_features - 1}, found '{parser.largest_feature}'"
+                f"{most - 1}, found '{parser.largest_feature}'"
             )
     if zero_based is False:
         rows = Rows._make([*parser.take(), found, parser.largest_label + 1])

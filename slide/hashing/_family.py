@@ -130,6 +130,34 @@ class CodeFamily(HashFamily):
         return out
 
 
+def checked_cosine(cosine: Any) -> np.ndarray:
+    """Return cosines in [-1, 1], of which rounding may have led out.
+
+    Raises
+    ------
+    TypeError
+        If these are no real numbers.
+    ValueError
+        If one is NaN or further out.
+    """
+    c = check.real_array("cosine", cosine).astype(np.float64)
+    bad = ~(np.abs(c) <= 1 + 1e-6)
+    if bad.any():
+        raise ValueError(f"cosine must be from -1 to 1, got {c[bad][0]}")
+    return np.clip(c, -1, 1)
+
+
+def checked_vector(name: str, x: Any) -> np.ndarray:
+    """Return a vector of finite numbers; TypeError or ValueError if it is none."""
+    x = check.real_array(name, x).astype(np.float64)
+    if x.ndim != 1:
+        raise ValueError(f"{name} must have shape (d,), got {x.shape}")
+    if not np.isfinite(x).all():
+        at = int(np.argmin(np.isfinite(x)))
+        raise ValueError(f"{name}[{at}] is {x[at]}, not a finite number")
+    return x
+
+
 def table_bytes(n_neurons: int, n_tables: int, n_threads: int) -> int:
     """Return the most that tables take: ids, tags and starts, and the codes while they are built.
 

@@ -11,7 +11,7 @@ import numpy as np
 from slide import _validation as check
 from slide._kernels import rotations as _rotations
 from slide._memory import padded
-from slide.hashing._family import CodeFamily, check_dim
+from slide.hashing._family import CodeFamily, check_dim, checked_cosine
 from slide.hashing.inclusion import inclusion_of
 
 
@@ -127,7 +127,7 @@ class CrossPolytope(CodeFamily):
         if dim is None and self.dim is None:
             raise ValueError("dim=None: the probability depends on the number of coordinates")
         dim = self.dim if dim is None else check.check_positive_int("dim", dim, high=2**31 - 1)
-        cosine = np.clip(np.asarray(cosine, np.float64), -1, 1)
+        cosine = checked_cosine(cosine)
         found = [_collision(float(c), dim) for c in np.ravel(cosine)]
         return np.reshape(found, cosine.shape)[()]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from slide import _validation as check
 from slide._kernels import minhash as _minhash
-from slide.hashing._family import CodeFamily, check_dim
+from slide.hashing._family import CodeFamily, check_dim, checked_vector
 
 
 class MinHash(CodeFamily):
@@ -82,9 +82,7 @@ class MinHash(CodeFamily):
         ValueError
             If x is no vector.
         """
-        x = np.asarray(x, np.float32)
-        if x.ndim != 1:
-            raise ValueError(f"x must have shape (d,), got {x.shape}")
+        x = checked_vector("x", x).astype(np.float32)
         first = np.argsort(-x, kind="stable")[: self.top_k]
         return np.sort(first[x[first] > 0])
 

@@ -11,7 +11,7 @@ from slide._kernels import hashing as _hashing
 from slide._kernels import projections as _projections
 from slide._kernels import rotations as _rotations
 from slide._memory import check_memory, padded
-from slide.hashing._family import CodeFamily, check_dim, table_bytes
+from slide.hashing._family import CodeFamily, check_dim, checked_cosine, table_bytes
 from slide.hashing.inclusion import inclusion_of
 
 TRANSFORMS = (None, "sign_alsh", "l2_alsh", "simple_lsh")
@@ -195,7 +195,7 @@ class SimHash(CodeFamily):
         coordinates of similar size: of vectors with a few large ones, bits of ``"rademacher"`` and
         ``"sparse"`` projections agree more or less often.
         """
-        return 1 - np.arccos(np.clip(cosine, -1, 1)) / np.pi
+        return 1 - np.arccos(checked_cosine(cosine)) / np.pi
 
     def no_inclusion(self) -> str | None:
         if self.n_probes > 1:

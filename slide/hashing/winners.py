@@ -10,7 +10,7 @@ import numpy as np
 from slide import _validation as check
 from slide._kernels import winners as _winners
 from slide._memory import padded
-from slide.hashing._family import CodeFamily, check_dim
+from slide.hashing._family import CodeFamily, check_dim, checked_vector
 
 
 class WTA(CodeFamily):
@@ -71,8 +71,8 @@ class WTA(CodeFamily):
 
     def _agreements(self, x: Any, y: Any) -> tuple[int, int, int]:
         """Return the bins where the same coordinate wins, all bins, and those of zeros in both."""
-        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        if x.ndim != 1 or x.shape != y.shape or len(x) < self.n_bins:
+        x, y = checked_vector("x", x), checked_vector("y", y)
+        if x.shape != y.shape or len(x) < self.n_bins:
             raise ValueError(
                 f"x and y must be vectors of equal length >= {self.n_bins}, "
                 f"got shapes {x.shape} and {y.shape}"
