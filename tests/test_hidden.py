@@ -503,6 +503,8 @@ SAMPLERS = {
     "e2lsh": lambda: LSH(hashing.E2LSH(3, 3, n_probes=5), max_active=0.2, scale=1.5),
     "dwta": lambda: LSH(hashing.DWTA(2, 3, 4), max_active=0.2, rebuild_every=2),
     "clusters": lambda: LSH(hashing.Clusters(8), max_active=0.2, rebuild_every=2),
+    "sketches": lambda: LSH(hashing.Sketches(16), max_active=0.2, rebuild_every=2),
+    "learned": lambda: LSH(hashing.Learned(3, 4), max_active=0.2, rebuild_every=2),
 }
 
 
@@ -806,6 +808,113 @@ def test_lsh_chooses_among_its_candidates():
     found = filled.active_sets(rows(50, 13))[0]
     assert (np.diff(found.indptr) == 20).all()
     assert all(len(set(found[[i]].indices)) == 20 for i in range(50))
+
+
+# --------------------------------------------------------------------------- inputs that are shown
+
+
+def kept_by_sketches(layer):
+    """The mean input of a layer's sketches, the input 1 of the biases last, and the batches."""
+    arrays = layer._active.active.retriever.arrays
+    return arrays["mean"][: layer.n_in + 1], arrays["seen"][0]
+
+
+@pytest.mark.parametrize("update", ["batch", "hogwild"])
+@pytest.mark.parametrize("n", [40, 16, 5])
+def test_a_hidden_layer_shows_its_inputs(n, update):
+    """All samples of a dense input; of the lists of a sampled layer 16, at equal distances."""
+    model = make(
+        13,
+        [
+            (50, "tanh", None),
+            (40, "relu", LSH(hashing.Sketches(16), max_active=0.3)),
+            (30, "tanh", LSH(hashing.Sketches(16), max_active=0.3)),
+        ],
+    )
+    model.compile(SGD(1e-12), LOSS, update=update)
+    x = rows(n, 13)
+    weights = model.get_weights()
+    below = [np.tanh(x @ weights[0] + weights[1]), model.active_sets(x)[1].toarray()]
+    model.fit(x, one_hot(n, 5), batch_size=n, shuffle=False, verbose=0, n_jobs=1)
+    shown = np.arange(min(n, 16)) * n // min(n, 16)
+    for layer, h in zip(model.layers[1:3], [below[0], below[1][shown]], strict=True):
+        mean, seen = kept_by_sketches(layer)
+        assert seen == 1
+        np.testing.assert_allclose(mean, [*h.mean(axis=0), 1], rtol=1e-4, atol=1e-6)
+
+
+def recall_of_hidden(model, x):
+    """Of the 10 largest activations of the last hidden layer: the share in its active sets."""
+    found = model.active_sets(x)
+    w, b = model.get_weights()[-4:-2]
+    z = (x if len(found) == 1 else found[-2]) @ w + b
+    best = np.argsort(-z, axis=1)[:, :10]
+    return np.mean([np.isin(best[i], found[-1][[i]].indices) for i in range(len(x))])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_sketches_find_the_largest_activations_around_the_mean_input(sparse):
+    """Sixteen components hold little of random weights in 200 dimensions, but inputs are near
+    their mean."""
+    rng = np.random.default_rng(0)
+    sampler = LSH(hashing.Sketches(16), max_active=50, candidates=50, rebuild_every=5)
+    below = [(200, "relu", WinnerTakeAll(0.3))] if sparse else []
+    model = make(200, [*below, (1000, "linear", sampler)])
+    x = (rng.normal(size=200) + 0.3 * rng.normal(size=(640, 200))).astype(np.float32)
+    model.compile(SGD(1e-12), LOSS)
+    before = recall_of_hidden(model, x[:100])
+    model.fit(x, one_hot(640, 5), batch_size=32, verbose=0, n_jobs=1)
+    assert recall_of_hidden(model, x[:100]) > max(0.9, before + 0.3)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_learned_functions_find_more_of_the_largest_activations(sparse):
+    rng = np.random.default_rng(0)
+    family = hashing.Learned(6, 20)
+    sampler = LSH(family, 50, candidates=100, rebuild_every=2, strategy="top_k")
+    below = [(200, "relu", WinnerTakeAll(0.3))] if sparse else []
+    model = make(200, [*below, (1000, "linear", sampler)])
+    x = (rng.normal(size=(640, 4)) @ rng.normal(size=(4, 200)) / 2).astype(np.float32)
+    model.compile(SGD(1e-12), LOSS)
+    before = recall_of_hidden(model, x[:100])
+    model.fit(x, one_hot(640, 5), batch_size=32, epochs=3, verbose=0, n_jobs=1)
+    assert recall_of_hidden(model, x[:100]) > before + 0.2
+    assert model.diagnose(x[:50])
+
+
+@pytest.mark.parametrize("name", ["sketches", "learned"])
+@pytest.mark.parametrize("update", ["batch", "hogwild"])
+def test_what_was_shown_goes_on_from_files(tmp_path, name, update):
+    x, y = rows(100, 13), one_hot(100, 5)
+    models = [stack(name) for _ in range(2)]
+    for model in models:
+        model.compile(Adagrad(0.05, momentum=0.5), LOSS, update=update)
+        model.fit(x, y, batch_size=21, epochs=2, verbose=0, n_jobs=1)
+    models[1].save(tmp_path / "model.slide")
+    models[1] = slide.load(tmp_path / "model.slide")
+    threads = (2, 1) if update == "batch" else (1, 1)
+    for model, n_jobs in zip(models, threads, strict=True):
+        model.fit(x, y, batch_size=21, epochs=2, verbose=0, n_jobs=n_jobs)
+    for a, b in zip(*[model.get_weights() for model in models], strict=True):
+        np.testing.assert_array_equal(a, b)
+    for one, two in zip(*[model.layers[:2] for model in models], strict=True):
+        state, other = one._active.get_state(), two._active.get_state()
+        assert state["functions.seen"][0] == 20
+        for key, array in state.items():
+            np.testing.assert_array_equal(array, other[key])
+
+
+def test_nothing_is_kept_of_a_step_that_diverges():
+    model = make(13, [(40, "tanh", LSH(hashing.Sketches(16), max_active=0.3))])
+    model.compile(SGD(0.01), LOSS)
+    x, y = rows(16, 13), one_hot(16, 5)
+    model.train_on_batch(x, y)
+    before = kept_by_sketches(model.layers[0])[0].copy()
+    with pytest.raises(FloatingPointError):
+        model.train_on_batch(1e30 * x, y)
+    mean, seen = kept_by_sketches(model.layers[0])
+    assert seen == 1
+    np.testing.assert_array_equal(mean, before)
 
 
 # --------------------------------------------------------------------------- multiplications

@@ -233,8 +233,6 @@ def test_configuration_and_bad_input():
     ):
         with pytest.raises(ValueError, match=words):
             Learned(**arguments)
-    with pytest.raises(ValueError, match=r"Learned\(.*is for output layers"):
-        LSH(family, 5).selector(60, 12, 0, 1)
     with pytest.raises(ValueError, match="schedule='rolling' with Learned"):
         LSH(family, 5, schedule="rolling").active_set(60, 12, 0, 1)
     retriever = LSH(family, 5).active_set(60, 12, 0, 1).retriever

@@ -248,6 +248,7 @@ cdef class LearnedRetriever(Retriever):
 
     def __cinit__(self, Learned functions, Py_ssize_t n_neurons, int n_threads):
         self.functions, self.arrays = functions, functions.arrays
+        self.observes = True
         self._count_from(n_threads)
         self.hashed = HashRetriever(functions, n_neurons, n_threads)
         self.tables = self.hashed.tables

@@ -124,6 +124,7 @@ cdef class Retriever:
     cdef int n_threads
     cdef PerThread products             # multiplications made so far, on each thread
     cdef readonly Py_ssize_t roll_units     # of `roll`, for one table; 0: it cannot
+    cdef readonly bint observes             # wants to see inputs: `observe`
     # What `equip` sets: how neurons are chosen among those in the query's buckets
     cdef readonly int strategy
     cdef readonly int min_collisions

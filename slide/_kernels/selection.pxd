@@ -22,7 +22,8 @@ cdef class Selector:
     cdef readonly bint sparse_predict       # prediction has active sets as well
     cdef readonly bint needs_batch          # looks at a batch's sums before it chooses
     cdef readonly bint keeps_step           # wants to know how weights changed: `shift`
-    cdef readonly bint learns               # wants to see inputs: `learn`
+    cdef readonly bint learns               # wants to see inputs one by one: `learn`
+    cdef readonly bint observes             # wants to see them as dense rows: `observe`
     cdef float factor                       # of the activations of an active set
     cdef uint8_t *dirty                     # set where a neuron's weights changed, or NULL
     cdef PerThread scratch
@@ -38,6 +39,7 @@ cdef class Selector:
                            int32_t *out_ids, float *out, uint64_t rng, int thread) noexcept nogil
     cdef void expect(self, int activation, float *z, Py_ssize_t n) noexcept nogil
     cdef void learn(self, Given *given) noexcept nogil
+    cdef void observe(self, const float *x, Py_ssize_t ld, Py_ssize_t n) noexcept nogil
     cdef void end(self, uint64_t seed, uint64_t step) noexcept nogil
     cdef void shift(self, Parameters p, Py_ssize_t row, const int32_t *columns,
                     const float *change, Py_ssize_t n, int thread) noexcept nogil

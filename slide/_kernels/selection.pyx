@@ -63,6 +63,10 @@ cdef class Selector:
         """From the input of one of a training batch's samples, after its step."""
         pass
 
+    cdef void observe(self, const float *x, Py_ssize_t ld, Py_ssize_t n) noexcept nogil:
+        """The inputs of n of a training batch's samples, after its step."""
+        pass
+
     cdef void end(self, uint64_t seed, uint64_t step) noexcept nogil:
         """Of a training batch whose samples were learnt from."""
         pass
@@ -319,6 +323,7 @@ cdef class LSHSelector(Selector):
             self.queries = PerThread(n_threads, self.projections.width * sizeof(float))
             self.keeps_step = True
             self.learns = self.projections.principal
+        self.observes = active.retriever.observes
         self.dense = PerThread(n_threads, self.ld * sizeof(float))
         self.scratch = PerThread(n_threads, 2 * self.most * sizeof(float))
 
@@ -365,6 +370,9 @@ cdef class LSHSelector(Selector):
 
     cdef void learn(self, Given *given) noexcept nogil:
         self.projections.learn(given.ids, given.val if given.ids != NULL else given.x, given.n)
+
+    cdef void observe(self, const float *x, Py_ssize_t ld, Py_ssize_t n) noexcept nogil:
+        self.active.retriever.observe(x, ld, n)
 
     cdef void end(self, uint64_t seed, uint64_t step) noexcept nogil:
         if self.learns and self.projections.turn(stream(~seed, 7, step)):

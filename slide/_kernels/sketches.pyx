@@ -43,6 +43,7 @@ cdef class SketchRetriever(Retriever):
             raise ValueError(f"{n_components} components")
         self.dim, self.n_components = dim, n_components
         self.n_scored = n_candidates
+        self.observes = True
         self._count_from(n_threads)
         self.coarse = ClusterRetriever(n_neurons, dim, 1, n_groups, cells_of_group, n_probes,
                                        n_threads)

@@ -17,6 +17,7 @@ cdef class SparseDense(LayerKernel):
     cdef int32_t *sample
     cdef int32_t *place
     cdef Buffer sums_buffer, start_buffer, entries_buffer, parts_buffer
+    cdef Buffer shown                   # (LEARNT, ld_in): some samples' sparse inputs as rows
     cdef int n_tiles                    # of TILE columns, in which a wide row stays in cache
     cdef int32_t *cuts                  # (batch, n_tiles + 1): where inputs' lists enter each
     cdef Buffer cuts_buffer
@@ -36,6 +37,7 @@ cdef class SparseDense(LayerKernel):
     cdef void _transpose(self, Batch *b, bint closed) noexcept nogil
     cdef void _cut(self, Py_ssize_t s) noexcept nogil
     cdef void _dot_row(self, Py_ssize_t r, int thread) noexcept nogil
+    cdef void _show(self, Batch *b, Py_ssize_t n) noexcept nogil
     cdef const float *_grads(self) noexcept nogil
     cdef double _through(self, Batch *b, Py_ssize_t s, int thread) noexcept nogil
     cdef void _spread(self, Batch *b, Py_ssize_t part, int thread) noexcept nogil

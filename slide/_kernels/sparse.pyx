@@ -14,7 +14,7 @@ from slide._kernels.simd cimport simd
 from slide._kernels.types cimport BLOCK, Costs, is_timed, padded
 
 cdef enum:
-    LEARNT = 16         # samples of a batch that a selector learns from
+    LEARNT = 16         # samples of a batch that a selector learns from, one by one or as lists
     TILE = 4096         # columns: half of a first-level cache
     ROWS = 16           # neurons that a thread steps at a time
 
@@ -42,7 +42,7 @@ cdef class SparseDense(LayerKernel):
         self.batch_size, self.n_threads, self.training = batch_size, n_threads, training
         LayerKernel.allocate(self, batch_size, n_threads, max_labels, max_nonzeros, training)
         self.lists = self.sums_buffer = self.start_buffer = self.entries_buffer = None
-        self.parts_buffer = None
+        self.parts_buffer = self.shown = None
         self.active.ids = self.start = NULL
         if self.selector is not None and (training or self.selector.sparse_predict):
             capacity = padded(self.selector.most + 1)
@@ -86,13 +86,15 @@ cdef class SparseDense(LayerKernel):
                 self.parts_buffer = Buffer(self.n_parts * self.batch_size * self.given.capacity
                                            * sizeof(float))
                 self.parts = <float *> self.parts_buffer.p
+                if self.selector is not None and self.selector.observes:
+                    self.shown = Buffer(LEARNT * self.ld_in * sizeof(float))
                 self.columns = ColumnStep(self.params, self.optimizer, self.params.ld,
                                           self.n_threads)
 
     def release(self):
         LayerKernel.release(self)
         self.lists = self.sums_buffer = self.start_buffer = self.entries_buffer = None
-        self.parts_buffer = None
+        self.parts_buffer = self.shown = None
         self.active.ids = self.start = NULL
 
     cdef Given _given(self, Py_ssize_t s) noexcept nogil:
@@ -464,7 +466,29 @@ cdef class SparseDense(LayerKernel):
             for i in range(n):
                 x = self._given(i * b.n // n)
                 self.selector.learn(&x)
+        if self.selector.observes:
+            self._show(b, n)
         self.selector.end(b.seed, b.step)
+
+    cdef void _show(self, Batch *b, Py_ssize_t n) noexcept nogil:
+        """Shows the batch's inputs; of lists those of n samples, because rows are as long as the
+        layer below is wide."""
+        cdef float *rows
+        cdef Py_ssize_t i, j
+        cdef Given x
+        if self.given.ids == NULL:
+            self.selector.observe(self.x, self.ld_in, b.n)
+            return
+        rows = <float *> self.shown.p                       # zeros between calls
+        for i in range(n):
+            x = self._given(i * b.n // n)
+            for j in range(x.n):
+                rows[i * self.ld_in + x.ids[j]] = x.val[j]
+        self.selector.observe(rows, self.ld_in, n)
+        for i in range(n):
+            x = self._given(i * b.n // n)
+            for j in range(x.n):
+                rows[i * self.ld_in + x.ids[j]] = 0
 
     # Update ----------------------------------------------------------------------------------
 

@@ -13,12 +13,11 @@ from slide.hashing._family import HashFamily, table_bytes
 class Learned(HashFamily):
     """Signs of projections that are trained to tell what a query should find from what it need not.
 
-    For output layers. Bits are the signs of ``a . (w - c)`` of a neuron's weights and of
-    ``a . (x - m)`` of an input, with the means c and m of both. They begin as those of
-    `slide.hashing.SimHash`. At every rebuild some rounds of gradient ascent take place on inputs of
-    the last batches: the bits of an input and of the neurons with its largest activations should
-    agree, the bits of an input and of others that share most bits with it should not. All neurons
-    are then hashed anew.
+    Bits are the signs of ``a . (w - c)`` of a neuron's weights and of ``a . (x - m)`` of an input,
+    with the means c and m of both. They begin as those of `slide.hashing.SimHash`. At every rebuild
+    some rounds of gradient ascent take place on inputs of the last batches: the bits of an input
+    and of the neurons with its largest activations should agree, the bits of an input and of others
+    that share most bits with it should not. All neurons are then hashed anew.
 
     Parameters
     ----------
@@ -34,7 +33,7 @@ class Learned(HashFamily):
     Raises
     ------
     TypeError, ValueError
-        If an argument is of a wrong type or out of range, or the layer is a hidden one.
+        If an argument is of a wrong type or out of range.
     MemoryError
         If the tables of a layer would not fit into the memory that is available.
 
@@ -73,9 +72,6 @@ class Learned(HashFamily):
             n_neurons, dim, self.n_bits, self.n_tables, self.n_rounds, self.rate, seed
         )
         return _learned.LearnedRetriever(kernel, n_neurons, n_threads)
-
-    def tracker(self, n_neurons: int, dim: int, seed: int, n_threads: int) -> Any:
-        raise ValueError(f"{self!r} is for output layers: hidden ones do not show their inputs")
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -19,10 +19,11 @@ class Sketches(HashFamily):
 
     The weights of a trained layer are close to a subspace of few dimensions. Every neuron keeps the
     components of its weights along the layer's first principal components, rotated so that all
-    vary alike, in 7 bits each, and its exact product with the mean input (in hidden layers, which
-    do not show their inputs, its bias alone). A query scores neurons by integer products with these
-    sketches, 8 or 16 neurons an instruction, and takes the best. A layer of more than 32,768
-    neurons is first divided into the cells of `Clusters`, and only the best cells are scored.
+    vary alike, in 7 bits each, and its exact product with the mean input of about the last 50
+    batches (in a hidden layer above one that samples, of 16 samples of each). A query scores
+    neurons by integer products with these sketches, 8 or 16 neurons an instruction, and takes the
+    best. A layer of more than 32,768 neurons is first divided into the cells of `Clusters`, and
+    only the best cells are scored.
 
     Every rebuild makes one iteration towards the principal components and renews all sketches, so
     they follow the weights; what training changes in between is not seen.
