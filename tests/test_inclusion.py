@@ -242,6 +242,69 @@ def test_neurons_of_zeros_are_retrieved_as_at_a_right_angle(family):
     np.testing.assert_array_equal(active.get_state()["tables.ids"], before["tables.ids"])
 
 
+ORDERS = [hashing.DWTA(2, 6, 4), hashing.MinHash(2, 6, 5)]
+
+
+@pytest.mark.parametrize("family", ORDERS, ids=repr)
+def test_neurons_of_zeros_are_retrieved_as_those_of_random_weights(family):
+    """Families of orders and sets have no angle: zeros are like values in random order."""
+    rng = np.random.default_rng(0)
+    x = inputs(rng.standard_normal((20, 16)))
+    found = {}
+    for name, w in (("zeros", np.zeros((200, 16))), ("random", rng.standard_normal((200, 16)))):
+        counts = []
+        for seed in range(40):
+            active = active_set(sampling.LSH(family, 200, rebuild_every=50), parameters(w), seed)
+            own = active.select_batch(parameters(w), x, [[]] * 20)[2]
+            assert active.retriever.statistics()["outside"] == 0
+            counts.append(np.mean([len(ids) for ids, _ in own]))
+        found[name] = np.mean(counts), np.std(counts) / math.sqrt(40)
+        if name == "zeros":
+            # They stay in their buckets.
+            before = active.get_state()
+            active.weights_moved()
+            active.select_batch(parameters(w), x[:1], [[]], step=100)
+            assert active.n_rebuilds == 1
+            np.testing.assert_array_equal(active.get_state()["tables.ids"], before["tables.ids"])
+    assert found["zeros"][0] == pytest.approx(found["random"][0], rel=0.25)
+    if isinstance(family, hashing.DWTA):
+        mean, error = found["zeros"]
+        assert abs(mean - 200 * retrieval_probability(1 / 4, 2, 6)) < SIGMAS * error
+
+
+@pytest.mark.parametrize("family", ORDERS, ids=repr)
+def test_other_neurons_without_a_code_stay_outside(family):
+    """Weights that are not above 0 have no set; few values in many may have no winner."""
+    w = np.zeros((90, 1200))
+    w[:, :3] = -np.random.default_rng(0).random((90, 3))
+    w[30:60] = 0
+    active = active_set(sampling.LSH(family, 90), parameters(w))
+    active.select_batch(parameters(w), inputs(np.ones((1, 1200))), [[]])
+    state, codes = active.get_state(), family.codes(w, seed=0)
+    nowhere = codes == 2**64 - 1
+    assert nowhere[30:60].all()
+    nowhere[30:60] = False
+    assert nowhere.any()
+    for t, starts in enumerate(state["tables.starts"]):
+        members = state["tables.ids"][t][: starts[-1]]
+        np.testing.assert_array_equal(np.sort(members), np.flatnonzero(~nowhere[:, t]))
+
+
+@pytest.mark.parametrize(
+    "family", [*ORDERS, *(hashing.Transformed(family, centred=True) for family in ORDERS)], ids=repr
+)
+def test_layers_of_orders_that_begin_at_zero_learn(family):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((400, 8)).astype(np.float32), rng.integers(0, 50, 400)
+    x += 2 * rng.standard_normal((50, 8)).astype(np.float32)[y]
+    sampler = sampling.LSH(family, 30, rebuild_every=5)
+    output = slide.Dense(50, "softmax", sampler=sampler, kernel_initializer="zeros")
+    model = slide.Sequential([slide.Input(8, sparse=False), slide.Dense(16, "relu"), output])
+    model.compile(slide.optimizers.Adam(0.01))
+    model.fit(x, y, batch_size=50, epochs=10, verbose=0, n_jobs=1)
+    assert model.evaluate(x, y)["loss"] < 0.8 * math.log(50)
+
+
 @pytest.mark.parametrize("correction", [None, "logq"])
 def test_a_layer_that_begins_at_zero_learns(correction):
     rng = np.random.default_rng(0)

@@ -118,26 +118,35 @@ def test_long_codes_lose_no_member():
 
 
 @pytest.mark.parametrize(("n_functions", "n_bins"), [(1, 2), (2, 2), (6, 8)])
-def test_zero_vectors_are_not_found_and_find_nothing_in_dwta(n_functions, n_bins):
-    weights = np.random.default_rng(0).standard_normal((400, 12))
+def test_zero_queries_find_nothing_in_dwta_and_zero_neurons_are_anywhere(n_functions, n_bins):
+    weights = np.random.default_rng(0).standard_normal((400, 16))
     weights[::3] = 0
     p = parameters(weights)
     sampler = sampling.LSH(hashing.DWTA(n_functions, 20, n_bins), max_active=400)
     active = active_set(sampler, p)
-    X = np.vstack([weights[1:40:3], np.zeros(12)])
+    X = np.vstack([weights[1:40:3], np.zeros(16)])
     _, _, own = active.select_batch(p, inputs(X), [[]] * len(X))
-    for ids, _ in own[:-1]:
-        assert len(ids)
-        if active.retriever.tables.code_bits <= 14:  # longer codes may meet strangers
-            assert not set(ids) & set(range(0, 400, 3))
     assert len(own[-1][0]) == 0
-    # Neurons that come to life move into buckets; those that die leave theirs.
-    np.asarray(p.weights)[0, :12] = weights[1]
+    for i, (ids, _) in enumerate(own[:-1]):
+        assert 1 + 3 * i in ids
+    # In a table a zero neuron meets a query by chance.
+    assert active.retriever.statistics()["outside"] == 0
+    zeros = set(range(0, 400, 3))
+    share = np.mean([len(zeros & set(ids)) for ids, _ in own[:-1]]) / len(zeros)
+    expected = 1 - (1 - n_bins**-n_functions) ** 20
+    if active.retriever.tables.code_bits <= 14:  # longer codes may meet strangers
+        assert share == pytest.approx(expected, abs=0.05)
+    # Neurons that come to life move into their buckets; those that die leave theirs.
+    alive = weights[1].copy()
+    np.asarray(p.weights)[0, :16] = alive
     np.asarray(p.weights)[1] = 0
     with_dirty(active, [0, 1])
-    _, _, ids, _ = select_one(active, p, weights[1], step=50)
+    _, _, ids, _ = select_one(active, p, alive, step=50)
     assert 0 in ids
-    assert n_functions == 6 or 1 not in ids
+    codes = active.retriever.family.hash(inputs(alive))[0]
+    buckets = [active.retriever.tables.bucket(t, int(code)) for t, code in enumerate(codes)]
+    assert all(0 in bucket for bucket in buckets)
+    assert not all(1 in bucket for bucket in buckets)
 
 
 @pytest.mark.parametrize("cosine", [0.2, 0.6, 0.9])

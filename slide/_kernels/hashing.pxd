@@ -18,7 +18,8 @@ cdef class HashFamily:
     # Of families of angles, for `any_code`: values of a function, all equally likely at a right
     # angle; 0: of others
     cdef uint64_t n_values
-    cdef uint64_t any_code(self, uint64_t key) noexcept nogil
+    cdef uint64_t any_code(self, const float *x, int table, uint64_t key,
+                           float *scratch) noexcept nogil
     cdef bint fit(self, Parameters p, bint anyhow) noexcept nogil
     cdef void query_codes(self, const float *x, int first, int last, uint64_t *out,
                           float *scratch) noexcept nogil

@@ -41,10 +41,15 @@ cdef class HashFamily:
         """out[t - first] = code of x (ld floats) in table t, for first <= t < last."""
         pass
 
-    cdef uint64_t any_code(self, uint64_t key) noexcept nogil:
-        """A random code, all equally likely, that is a function of the key: of a vector without a
-        direction, which is at a right angle to every other one. NO_BUCKET if that has no defined
-        probability of collision."""
+    cdef uint64_t any_code(self, const float *x, int table, uint64_t key,
+                           float *scratch) noexcept nogil:
+        """A random code that is a function of the key, for x, which `codes` has given none in the
+        table: that of a vector of zeros, which is as near to one vector as to any other. Here all
+        codes are equally likely, as at a right angle. NO_BUCKET if x is no vector of zeros, or
+        that has no defined probability of collision.
+
+        scratch : as `codes` of x left it
+        """
         cdef uint64_t code = 0
         cdef int bits, _
         if self.n_values == 0:

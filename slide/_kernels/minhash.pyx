@@ -1,9 +1,10 @@
 """MinHash of the largest coordinates by one permutation a table."""
 cimport cython
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from slide._kernels.hashing cimport HashFamily, append, in_range, nowhere, shuffle
-from slide._kernels.random cimport mix64, stream
+from slide._kernels.hashing cimport (NO_BUCKET, HashFamily, append, in_range, is_zero, nowhere,
+                                     shuffle)
+from slide._kernels.random cimport below, mix64, stream
 from slide._kernels.types cimport Buffer, padded
 
 import numpy as np
@@ -87,36 +88,51 @@ cdef class MinHash(HashFamily):
     cdef void codes(self, const float *x, int first, int last, uint64_t *out,
                     float *scratch) noexcept nogil:
         cdef int32_t *set_ = <int32_t *> scratch
-        cdef int32_t *least = set_ + self.top_k
-        cdef const int32_t *place
-        cdef int32_t v
-        cdef Py_ssize_t n = self.members(x, set_), i
-        cdef int t, k, b
-        cdef uint64_t code, tries
+        cdef Py_ssize_t n = self.members(x, set_)
+        cdef int t
         if n == 0:
             nowhere(out, last - first)
             return
         for t in range(first, last):
-            place = &self.places[t, 0]
-            for k in range(self.n_functions):
-                least[k] = EMPTY
-            for i in range(n):
-                v = place[set_[i]]
-                b = v >> self.shift
-                least[b] = min(least[b], v)
-            code = 0
-            for k in range(self.n_functions):
-                b, tries = k, 0
-                while least[b] == EMPTY:
-                    # After 2^12 tries, bins in their order: the loop ends for any set.
-                    tries += 1
-                    b = <int> ((mix64(((<uint64_t> t * self.n_functions + k) << 16) + tries)
-                                if tries < 4096 else tries) % <uint64_t> self.n_functions)
-                if self.packed:
-                    code = code << self.value_bits | <uint64_t> least[b]
-                else:
-                    code = append(code, <uint64_t> least[b])
-            out[t - first] = code if self.packed else code >> 1
+            out[t - first] = self._code(t, set_, n, set_ + self.top_k)
+
+    cdef uint64_t any_code(self, const float *x, int table, uint64_t key,
+                           float *scratch) noexcept nogil:
+        """That of the largest of values in random order, of which half are above 0."""
+        cdef int32_t *set_ = <int32_t *> scratch
+        cdef Py_ssize_t n = min(self.top_k, (self.dim + 1) // 2), i
+        if not is_zero(x, self.dim):
+            return NO_BUCKET
+        for i in range(n):              # with repetition, which a set does not mind
+            set_[i] = <int32_t> below(&key, <uint32_t> self.dim)
+        return self._code(table, set_, n, set_ + self.top_k)
+
+    cdef uint64_t _code(self, Py_ssize_t t, const int32_t *set_, Py_ssize_t n,
+                        int32_t *least) noexcept nogil:
+        """The code of a set of n members in table t; least: scratch."""
+        cdef const int32_t *place = &self.places[t, 0]
+        cdef int32_t v
+        cdef Py_ssize_t i
+        cdef int k, b
+        cdef uint64_t code = 0, tries
+        for k in range(self.n_functions):
+            least[k] = EMPTY
+        for i in range(n):
+            v = place[set_[i]]
+            b = v >> self.shift
+            least[b] = min(least[b], v)
+        for k in range(self.n_functions):
+            b, tries = k, 0
+            while least[b] == EMPTY:
+                # After 2^12 tries, bins in their order: the loop ends for any set.
+                tries += 1
+                b = <int> ((mix64(((<uint64_t> t * self.n_functions + k) << 16) + tries)
+                            if tries < 4096 else tries) % <uint64_t> self.n_functions)
+            if self.packed:
+                code = code << self.value_bits | <uint64_t> least[b]
+            else:
+                code = append(code, <uint64_t> least[b])
+        return code if self.packed else code >> 1
 
 
 cdef inline bint smaller(int32_t a, int32_t b, const float *x) noexcept nogil:

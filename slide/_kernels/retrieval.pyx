@@ -391,7 +391,9 @@ cdef class HashRetriever(Retriever):
         family.codes(p.w + row * p.ld, first, last, out, <float *> self.scratch.p[thread])
         for t in range(last - first):
             if out[t] == <uint64_t> NO_BUCKET:
-                out[t] = family.any_code(stream(<uint64_t> row, 33, <uint64_t> (first + t)))
+                out[t] = family.any_code(p.w + row * p.ld, first + t,
+                                         stream(<uint64_t> row, 33, <uint64_t> (first + t)),
+                                         <float *> self.scratch.p[thread])
 
     cdef void _insert(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t seed,
                       int n_threads) noexcept nogil:

@@ -53,9 +53,6 @@ cdef class Transformed(HashFamily):
         self.centred, self.fitted = centred, True
         self.dim, self.ld = inner.dim - n_terms, padded(inner.dim - n_terms)
         self.n_functions, self.n_tables = inner.n_functions, inner.n_tables
-        # Without ranges, which come with a transform, codes are those of the inner family.
-        if transform == NONE:
-            self.n_values = inner.n_values
         self.n_ranges, self.range_bits = n_ranges, (n_ranges - 1).bit_length()
         # Where they do not fit side by side, code and range are mixed.
         self.code_bits = min(63, inner.code_bits + self.range_bits)
@@ -178,6 +175,14 @@ cdef class Transformed(HashFamily):
             for j in range(self.n_terms):
                 scratch[self.dim + j] = 0.5
         self.inner.codes(scratch, first, last, out, scratch + self.inner.ld)
+
+    cdef uint64_t any_code(self, const float *x, int table, uint64_t key,
+                           float *scratch) noexcept nogil:
+        # Without ranges, which come with a transform, codes are those of the inner family, of the
+        # centred vector that begins the scratch.
+        if self.transform != NONE:
+            return NO_BUCKET
+        return self.inner.any_code(scratch, table, key, scratch + self.inner.ld)
 
     def fit_to(self, Parameters p):
         """Centre and limits of these weights."""

@@ -1,9 +1,9 @@
 """Winner take all: which of a few random coordinates is the largest."""
 cimport cython
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from slide._kernels.hashing cimport NO_BUCKET, HashFamily, in_range, shuffle
-from slide._kernels.random cimport mix64, stream
+from slide._kernels.hashing cimport NO_BUCKET, HashFamily, in_range, is_zero, shuffle
+from slide._kernels.random cimport below, mix64, stream
 from slide._kernels.types cimport Buffer, padded
 
 import numpy as np
@@ -114,3 +114,15 @@ cdef class Winners(HashFamily):
                     break
                 code = (code * (self.max_tries + 1) + tries) << self.bin_bits | w
             out[t - first] = code
+
+    cdef uint64_t any_code(self, const float *x, int table, uint64_t key,
+                           float *scratch) noexcept nogil:
+        """That of values in random order: any place wins, at the first try."""
+        cdef uint64_t code = 0
+        cdef int _
+        if not is_zero(x, self.dim):
+            return NO_BUCKET
+        for _ in range(self.n_functions):
+            code = (code * (self.max_tries + 1)) << self.bin_bits \
+                | below(&key, <uint32_t> self.n_bins)
+        return code

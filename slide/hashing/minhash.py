@@ -15,9 +15,10 @@ class MinHash(CodeFamily):
     """MinHash of the set of a vector's largest coordinates, by one permutation a table.
 
     The set are the `top_k` largest values above 0, of equals those of smaller indices; a vector
-    without a value above 0 is in no bucket, and a layer whose weights all begin at 0 retrieves
-    nothing. What is left of the values is which are large: a
-    neuron is found by inputs that are large where its weights are.
+    without a value above 0 is in no bucket. But neurons whose weights and bias are all 0 are in
+    those of random sets, about as those of random weights, so that a layer that begins with them
+    is trained. What is left of the values is which are large: a neuron is found by inputs that are
+    large where its weights are.
 
     Parameters
     ----------

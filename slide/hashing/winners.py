@@ -122,9 +122,9 @@ class DWTA(WTA):
     where `n_functions` codes with so many would not fit 63 bits: with 8 bins 15 from 8 functions
     on, 7 with 10, 3 from 11 on, 1 from 13 on), and the code says how many tries it took, so that a
     borrowed position never matches one that is not. A bin that stays empty leaves the vector
-    without a code; `collision_probability` is for enough tries. So neurons whose weights are all 0
-    are in no bucket: a layer that begins with them trains none but the labels' neurons, and not
-    even these if nothing else is retrieved.
+    without a code; `collision_probability` is for enough tries. But neurons whose weights and bias
+    are all 0 are in buckets of random positions without tries, as those of weights in random order,
+    so that a layer that begins with them is trained.
 
     Parameters
     ----------
