@@ -14,6 +14,7 @@ The hooks and their arguments are Keras's, with these differences:
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -552,9 +553,10 @@ class CSVLogger(Callback):
         # Opened now, so that a path that cannot be written fails before the first epoch.
         with open(self.filename, "a+" if self.append else "w+", newline="", encoding="utf-8") as f:
             f.seek(0)
-            self._columns = next(csv.reader(f, delimiter=self.separator), None)
-            f.seek(0)
-            if not f.read().endswith(("\n", "\r")) and self._columns is not None:
+            text = f.read()
+            rows = csv.reader(io.StringIO(text, newline=""), delimiter=self.separator)
+            self._columns = next(rows, None)
+            if text and not text.endswith(("\n", "\r")):
                 f.write("\n")  # where the last line has no end
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:

@@ -152,8 +152,7 @@ class Index:
             If there is not enough memory.
         """
         rows, d = self._checked_rows(W, bias, None, "W")
-        if len(rows) == 0:
-            raise ValueError("W has no rows")
+        check.check_has_rows(rows, "W")
         new_labels = _checked_labels(labels, len(rows), np.empty(0, np.int32), 0)
         sample = None if X_sample is None else _checked_queries(X_sample, d, "X_sample")
         # The mean is what is used; and the caller may write to the queries.
@@ -418,8 +417,7 @@ class Index:
             Before `fit`.
         """
         _, best = self.exact(X, k)
-        if not len(best):
-            raise ValueError("X has no rows")
+        check.check_has_rows(best, "X")
         _, scores = self.query(X, k)
         size = np.abs(best).max(axis=1, keepdims=True)
         return float((scores >= best[:, -1:] - 1e-5 * size).mean())
