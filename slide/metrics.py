@@ -220,8 +220,10 @@ def propensities(Y_train: Any, A: float = 0.55, B: float = 1.5) -> np.ndarray:
 
     Raises
     ------
+    TypeError
+        `A` or `B` is no real number.
     ValueError
-        `Y_train` has no samples, `A` is not finite or `B` not a positive number.
+        `Y_train` has no samples, `A` is not finite or `B` not positive, or propensities are not.
 
     References
     ----------

@@ -112,8 +112,9 @@ class CrossPolytope(CodeFamily):
 
         Raises
         ------
-        ValueError
-            If the number of coordinates is out of range, or None here and in the family.
+        TypeError, ValueError
+            If a cosine is no number from -1 to 1, or the number of coordinates is out of range, or
+            None here and in the family.
 
         Notes
         -----

@@ -189,6 +189,11 @@ class SimHash(CodeFamily):
     def collision_probability(self, cosine: Any) -> np.ndarray:
         """Return the probability that one bit of two vectors is equal: 1 - angle / pi.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If a cosine is no number from -1 to 1.
+
         Notes
         -----
         Exact for Gaussian projections. For random signs and fast rotations it is the limit of many
@@ -297,6 +302,11 @@ class E2LSH(CodeFamily):
 
     def collision_probability(self, distance: Any) -> np.ndarray:
         """Return the probability that one function agrees on two vectors at this distance.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a distance is no number of at least 0.
 
         Notes
         -----

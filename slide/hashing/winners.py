@@ -91,8 +91,8 @@ class WTA(CodeFamily):
 
         Raises
         ------
-        ValueError
-            If x and y are no vectors of the same length, or have fewer than `n_bins` values.
+        TypeError, ValueError
+            If x and y are no finite vectors of the same length, or have fewer than `n_bins` values.
 
         Notes
         -----
@@ -170,8 +170,8 @@ class DWTA(WTA):
 
         Raises
         ------
-        ValueError
-            If x and y are no vectors of the same length, or have fewer than `n_bins` values.
+        TypeError, ValueError
+            If x and y are no finite vectors of the same length, or have fewer than `n_bins` values.
 
         Notes
         -----
