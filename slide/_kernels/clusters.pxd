@@ -22,8 +22,8 @@ cdef class ClusterRetriever(Retriever):
     cdef int n_groups, n_cells          # a table; cells = n_groups * cells of a group
     cdef int cells_of_group, n_probes
     cdef float[:, :, ::1] centroids, means, group_centroids, group_means
-    cdef Buffer codes_buffer, moved_buffer, norm_buffer
-    cdef PerThread scores, heaps, coefs
+    cdef Buffer codes_buffer, moved_buffer, norm_buffer, group_buffer
+    cdef PerThread scores, heaps, coefs, blocks
     # Of many cells, what queries compare: the means in bytes, and their biases
     cdef bint compact
     cdef Buffer codes_of_means, steps_buffer, biases_buffer
@@ -43,8 +43,12 @@ cdef class ClusterRetriever(Retriever):
     cdef void _average(self, Parameters p, int t, int n_threads) noexcept nogil
     cdef Py_ssize_t _nearest(self, const float *w, const float *centroids, Py_ssize_t n,
                              Py_ssize_t ld, float *scores, int thread) noexcept nogil
-    cdef void _cell(self, Parameters p, int t, Py_ssize_t row, uint64_t *code,
-                    int thread) noexcept nogil
+    cdef void _nearest_of(self, Parameters p, const float *centroids, Py_ssize_t n,
+                          const int32_t *ids, Py_ssize_t first, const int32_t *order,
+                          Py_ssize_t count, uint64_t origin, uint64_t *codes,
+                          int thread) noexcept nogil
+    cdef void _cells(self, Parameters p, int t, const int32_t *ids, Py_ssize_t first,
+                     Py_ssize_t n, uint64_t *codes, int n_threads) noexcept nogil
     cdef void _encode(self, int t, Py_ssize_t cell) noexcept nogil
     cdef uint64_t *_place(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
                           int n_threads) noexcept nogil

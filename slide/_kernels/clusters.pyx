@@ -5,8 +5,9 @@ from libc.math cimport INFINITY, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
+from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.quantized cimport encode, quantize
 from slide._kernels.random cimport below, stream
@@ -21,7 +22,8 @@ import numpy as np
 cdef enum:
     MANY = 1024         # cells beyond which bytes stand for their means
     LONGEST = 1024      # vectors that have codes
-    AT_ONCE = 64        # neurons that are scored before they choose among cells with room
+    AT_ONCE = 64        # neurons that are scored together
+    TILE = 256          # centroids that they are scored with at a time
 
 
 cdef inline void sift(Cell *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
@@ -57,6 +59,21 @@ cdef int compare_members(const void *a, const void *b) noexcept nogil:
     if x.similarity != y.similarity:
         return -1 if x.similarity > y.similarity else 1
     return (x.row > y.row) - (x.row < y.row)
+
+
+cdef inline Py_ssize_t any_of_part(Py_ssize_t n, Py_ssize_t part, Py_ssize_t n_parts,
+                                   uint64_t *rng) noexcept nogil:
+    """A random one of each of n_parts equal parts of n rows: no two are the same row."""
+    cdef Py_ssize_t first = part * n // n_parts, stop = (part + 1) * n // n_parts
+    return first + below(rng, <uint32_t> max(<Py_ssize_t> 1, stop - first))
+
+
+cdef inline Py_ssize_t best_of(const float *scores, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j, best = 0
+    for j in range(1, n):
+        if scores[j] > scores[best]:
+            best = j
+    return best
 
 
 cdef inline Py_ssize_t best_with_room(const float *scores, const Py_ssize_t *room,
@@ -103,6 +120,8 @@ cdef class ClusterRetriever(Retriever):
         self.scores = PerThread(n_threads, 3 * (most + 16) * sizeof(float))
         self.heaps = PerThread(n_threads, 2 * most * sizeof(Cell))
         self.coefs = PerThread(n_threads, n_neurons * sizeof(float))
+        self.blocks = PerThread(n_threads, AT_ONCE * (ld + TILE + 1) * sizeof(float))
+        self.group_buffer = Buffer((n_groups + 1) * sizeof(int32_t))
         self.roll_units = 2 * n_neurons
         self.capacity = capacity
         if capacity:
@@ -139,9 +158,11 @@ cdef class ClusterRetriever(Retriever):
         for t in range(self.tables.n_tables):
             rng = stream(seed, 3, t)
             for g in range(self.n_groups):
-                self._seed(p, &self.group_centroids[t, g, 0], below(&rng, <uint32_t> p.n_rows))
+                self._seed(p, &self.group_centroids[t, g, 0],
+                           any_of_part(p.n_rows, g, self.n_groups, &rng))
             for c in range(self.n_cells):
-                self._seed(p, &self.centroids[t, c, 0], below(&rng, <uint32_t> p.n_rows))
+                self._seed(p, &self.centroids[t, c, 0],
+                           any_of_part(p.n_rows, c, self.n_cells, &rng))
             self._assign(p, t, NULL, p.n_rows, n_threads)
             for _ in range(2 if self.n_groups == 1 else 0):     # large layers wait for a rebuild
                 self._center(p, t, seed, n_threads)
@@ -242,25 +263,75 @@ cdef class ClusterRetriever(Retriever):
 
     cdef Py_ssize_t _nearest(self, const float *w, const float *centroids, Py_ssize_t n,
                              Py_ssize_t ld, float *scores, int thread) noexcept nogil:
-        cdef Py_ssize_t j, best = 0
         self.count(thread, n * self.dim)
         simd.rows_dot(scores, centroids, ld, NULL, n, w)
-        for j in range(1, n):
-            if scores[j] > scores[best]:
-                best = j
-        return best
+        return best_of(scores, n)
 
-    cdef void _cell(self, Parameters p, int t, Py_ssize_t row, uint64_t *code,
-                    int thread) noexcept nogil:
-        cdef float *scores = <float *> self.scores.p[thread]
-        cdef const float *w = p.w + row * p.ld
-        cdef Py_ssize_t g = 0
-        if self.n_groups > 1:
-            g = self._nearest(w, &self.group_centroids[t, 0, 0], self.n_groups, p.ld, scores,
-                              thread)
-        code[0] = g * self.cells_of_group + self._nearest(
-            w, &self.centroids[t, g * self.cells_of_group, 0], self.cells_of_group, p.ld, scores,
-            thread)
+    cdef void _nearest_of(self, Parameters p, const float *centroids, Py_ssize_t n,
+                          const int32_t *ids, Py_ssize_t first, const int32_t *order,
+                          Py_ssize_t count, uint64_t origin, uint64_t *codes,
+                          int thread) noexcept nogil:
+        """codes[i] = origin + the nearest of n centroids to row ids[i] (NULL: row i), for i =
+        order[0..count-1], or first..first+count-1 without an order."""
+        cdef float *rows = <float *> self.blocks.p[thread]
+        cdef float *scores = rows + AT_ONCE * p.ld
+        cdef float *best = scores + AT_ONCE * TILE
+        cdef const float *x = rows
+        cdef Py_ssize_t i, j, k, width, at = 0
+        if order == NULL and ids == NULL:
+            x = p.w + first * p.ld
+        else:
+            for j in range(count):
+                i = order[j] if order != NULL else first + j
+                memcpy(rows + j * p.ld, p.w + (ids[i] if ids != NULL else i) * p.ld,
+                       p.ld * sizeof(float))
+        self.count(thread, count * n * self.dim)
+        while at < n:
+            width = min(<Py_ssize_t> TILE, n - at)
+            gemm(b"N", b"T", count, width, self.dim, x, p.ld, centroids + at * p.ld, p.ld, scores,
+                 width)
+            for j in range(count):
+                i = order[j] if order != NULL else first + j
+                k = best_of(scores + j * width, width)
+                if at == 0 or scores[j * width + k] > best[j]:
+                    best[j] = scores[j * width + k]
+                    codes[i] = origin + at + k
+            at += TILE
+
+    cdef void _cells(self, Parameters p, int t, const int32_t *ids, Py_ssize_t first,
+                     Py_ssize_t n, uint64_t *codes, int n_threads) noexcept nogil:
+        """codes[i] = the cell for row ids[i] (NULL: row i), for n of them from the first on."""
+        cdef const float *centroids = &self.centroids[t, 0, 0]
+        cdef int32_t *order = <int32_t *> self.coefs.p[0]       # of no use at this time
+        cdef int32_t *start = <int32_t *> self.group_buffer.p
+        cdef Py_ssize_t n_blocks = (n + AT_ONCE - 1) // AT_ONCE, i, g, at, m = self.cells_of_group
+        cdef Py_ssize_t n_first = self.n_groups
+        if self.n_groups == 1:
+            n_first = m
+        else:
+            centroids = &self.group_centroids[t, 0, 0]
+        for i in prange(n_blocks, schedule="dynamic", chunksize=1, num_threads=n_threads):
+            self._nearest_of(p, centroids, n_first, ids, first + i * AT_ONCE, NULL,
+                             min(<Py_ssize_t> AT_ONCE, n - i * AT_ONCE), 0, codes,
+                             omp_get_thread_num())
+        if self.n_groups == 1:
+            return
+        # Group by group, whose cells' centroids stay in the cache.
+        memset(start, 0, (self.n_groups + 1) * sizeof(int32_t))
+        for i in range(first, first + n):
+            start[codes[i] + 1] += 1
+        for g in range(self.n_groups):
+            start[g + 1] += start[g]
+        for i in range(first, first + n):
+            order[start[codes[i]]] = <int32_t> i
+            start[codes[i]] += 1
+        for g in prange(self.n_groups, schedule="dynamic", chunksize=1, num_threads=n_threads):
+            at = start[g - 1] if g > 0 else 0       # starts are ends now
+            while at < start[g]:
+                self._nearest_of(p, &self.centroids[t, g * m, 0], m, ids, 0, order + at,
+                                 min(<Py_ssize_t> AT_ONCE, start[g] - at), g * m, codes,
+                                 omp_get_thread_num())
+                at = at + AT_ONCE
 
     cdef uint64_t *_place(self, Parameters p, int t, const int32_t *ids, Py_ssize_t n,
                           int n_threads) noexcept nogil:
@@ -268,8 +339,7 @@ cdef class ClusterRetriever(Retriever):
         cdef uint64_t *codes = <uint64_t *> self.codes_buffer.p
         cdef uint8_t *moved = <uint8_t *> self.moved_buffer.p
         cdef Py_ssize_t i
-        for i in prange(n, schedule="dynamic", chunksize=64, num_threads=n_threads):
-            self._cell(p, t, ids[i] if ids != NULL else i, codes + i, omp_get_thread_num())
+        self._cells(p, t, ids, 0, n, codes, n_threads)
         for i in range(n):
             moved[ids[i] if ids != NULL else i] = 1
         self._bound(p, t, ids, n, codes, n_threads)
@@ -367,11 +437,13 @@ cdef class ClusterRetriever(Retriever):
 
     cdef void codes_now(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
                         int n_threads) noexcept nogil:
+        cdef uint64_t *codes = <uint64_t *> self.codes_buffer.p
         cdef Py_ssize_t i
         cdef int t, n_tables = self.tables.n_tables
         for t in range(n_tables):
-            for i in prange(n, schedule="dynamic", chunksize=16, num_threads=n_threads):
-                self._cell(p, t, ids[i], out + i * n_tables + t, omp_get_thread_num())
+            self._cells(p, t, ids, 0, n, codes, n_threads)
+            for i in range(n):
+                out[i * n_tables + t] = codes[i]
 
     cdef void codes_due(self, Parameters p, const int32_t *ids, Py_ssize_t n, uint64_t *out,
                         int n_threads) noexcept nogil:
@@ -396,10 +468,7 @@ cdef class ClusterRetriever(Retriever):
         cdef const int32_t *ids
         cdef const int32_t *start
         if first < n:
-            stop = min(last, n)
-            for i in prange(first, stop, schedule="dynamic", chunksize=64,
-                            num_threads=n_threads):
-                self._cell(p, table, i, codes + i, omp_get_thread_num())
+            self._cells(p, table, NULL, first, min(last, n) - first, codes, n_threads)
             if last < n:
                 return
             self._bound(p, table, NULL, n, codes, n_threads)

@@ -16,6 +16,7 @@ from slide._kernels.optim import Parameters
 from slide._kernels.sampling import ActiveSet
 from slide._memory import aligned_zeros, check_memory, padded
 from slide._threads import n_threads as _n_threads
+from slide._threads import one_blas_thread
 
 __all__ = ["Index", "NotFittedError"]
 
@@ -589,7 +590,8 @@ def build(searcher: Any, family: Any, d: int, sample: Any = None) -> Any:
         for _, block in _blocks(mean, d, 1.0):
             searcher.observe(block)
     learns = isinstance(family, (hashing.Clusters, hashing.Sketches))
-    searcher.build(LEARNING_ROUNDS if learns else 0)
+    with one_blas_thread():
+        searcher.build(LEARNING_ROUNDS if learns else 0)
     return searcher
 
 
