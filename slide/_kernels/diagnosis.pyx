@@ -18,8 +18,8 @@ cdef _check(ActiveSet active, Parameters p, int n_threads):
         raise ValueError("an active set without tables")
     if p.n_rows != active.n_neurons:
         raise ValueError(f"{p.n_rows} rows of weights for {active.n_neurons} neurons")
-    if not 1 <= n_threads <= len(active.stamps.buffers):
-        raise ValueError(f"n_threads={n_threads} of {len(active.stamps.buffers)}")
+    if not 1 <= n_threads <= active.n_threads:
+        raise ValueError(f"n_threads={n_threads} of {active.n_threads}")
 
 
 def retrieved(ActiveSet active not None, Parameters p not None, const float[:, ::1] x,

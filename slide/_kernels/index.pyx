@@ -58,7 +58,7 @@ cdef class Searcher:
     def __cinit__(self, ActiveSet active, Parameters params, const float[:, ::1] more,
                   const int32_t[::1] labels, const uint8_t[::1] gone, uint64_t seed,
                   int n_threads):
-        cdef Py_ssize_t i
+        cdef const int32_t[::1] everywhere
         self.active, self.params, self.more = active, params, more
         self.labels, self.gone, self.seed, self.n_threads = labels, gone, seed, n_threads
         self.n_built, self.n_rows = params.n_rows, params.n_rows + more.shape[0]
@@ -67,11 +67,11 @@ cdef class Searcher:
         if more.shape[1] != params.ld or labels.shape[0] != self.n_rows \
                 or gone.shape[0] != self.n_rows:
             raise ValueError("rows, labels and marks of different shapes")
-        if not 1 <= n_threads <= len(active.stamps.buffers):
-            raise ValueError(f"n_threads={n_threads} of {len(active.stamps.buffers)}")
-        # Retrievers take what has a place beyond the tail for found already.
-        for i in range(self.n_built):
-            active.place[i] = 0 if gone[i] else -1
+        if not 1 <= n_threads <= active.n_threads:
+            raise ValueError(f"n_threads={n_threads} of {active.n_threads}")
+        # Retrievers take what every sample has for found already.
+        everywhere = np.flatnonzero(gone[:self.n_built]).astype(np.int32)
+        active.marks.share(&everywhere[0] if everywhere.shape[0] else NULL, everywhere.shape[0])
         self.products = PerThread(n_threads, sizeof(int64_t))
         self.reserve(1, False)
 

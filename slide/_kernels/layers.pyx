@@ -679,12 +679,15 @@ cdef class SampledDense(LayerKernel):
         cdef float *z = self.out + s * self.ldz
         cdef Vec own = self.own(s)
         cdef Py_ssize_t j, n_shared = self.active_set.n_shared, n = n_shared + own.n
+        cdef Py_ssize_t n_labels = b.y_indptr[row + 1] - at
+        # Which of its own may be shared, too: any the tail's, but only labels frequent ones.
+        cdef Py_ssize_t n_either = own.n if self.active_set.n_tail else n_labels
         cdef int32_t twice = 0
         cdef Weights weights
         if not tame(z, n):
             return INFINITY
         if n_shared:
-            for j in range(own.n):          # a neuron of its own counts once, there
+            for j in range(n_either):       # a neuron of its own counts once, there
                 if self.active_set.place[own.idx[j]] >= 0:
                     z[self.active_set.place[own.idx[j]]] = MASKED
                     twice += 1
@@ -699,10 +702,9 @@ cdef class SampledDense(LayerKernel):
         if self.pi != NULL:
             weights.each_last, weights.n_last = self.pi + s * self.capacity, own.n
         cdef double loss = weight * self.loss.gradient(
-            z, n, weights, NULL, n_shared, b.y_data + at, b.y_indptr[row + 1] - at,
-            self.n_out, b.scale * weight)
+            z, n, weights, NULL, n_shared, b.y_data + at, n_labels, self.n_out, b.scale * weight)
         if twice:                           # exactly, which a sigmoid of a masked one is not
-            for j in range(own.n):
+            for j in range(n_either):
                 if self.active_set.place[own.idx[j]] >= 0:
                     z[self.active_set.place[own.idx[j]]] = 0
         return loss

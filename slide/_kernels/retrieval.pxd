@@ -1,4 +1,5 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from slide._kernels.hashing cimport NO_BUCKET, HashFamily
 from slide._kernels.optim cimport Parameters
@@ -8,31 +9,67 @@ from slide._kernels.types cimport Buffer, PerThread
 
 
 cdef struct Marks:
-    # Deduplication: neuron i is in the set being built iff stamp[i] == epoch, or is among the
-    # frequent ones, which every sample has: place[i] >= n_tail.
-    uint32_t *stamp
-    uint32_t epoch
-    const int32_t *place
-    int32_t n_tail
+    # Deduplication: neuron i is in the set being built, or is among the frequent ones, which every
+    # sample has, iff bit i of the words is set. A bit a neuron: of a million neurons they fit the
+    # second-level cache, in which their order is random.
+    uint64_t *words
+    const uint64_t *common      # the bits of the frequent ones
+    Py_ssize_t n_words
+    int32_t *changed            # those that were marked, some twice
+    Py_ssize_t n_changed        # max_changed: unknown ones, too
+    Py_ssize_t max_changed
+
+
+cdef inline void clear(Marks *marks) noexcept nogil:
+    """Only the frequent ones are marked then."""
+    cdef Py_ssize_t j
+    if marks.n_changed == marks.max_changed:
+        memcpy(marks.words, marks.common, marks.n_words * sizeof(uint64_t))
+    else:
+        for j in range(marks.n_changed):
+            marks.words[marks.changed[j] >> 6] = marks.common[marks.changed[j] >> 6]
+    marks.n_changed = 0
+
+
+cdef inline bint is_marked(int32_t id, const Marks *marks) noexcept nogil:
+    return (marks.words[id >> 6] >> (id & 63)) & 1
+
+
+cdef inline void mark(int32_t id, Marks *marks) noexcept nogil:
+    marks.words[id >> 6] |= <uint64_t> 1 << (id & 63)
+    if marks.n_changed < marks.max_changed:
+        marks.changed[marks.n_changed] = id
+        marks.n_changed += 1
+
+
+cdef class MarkSets:
+    """The marks of each thread."""
+    cdef int n_threads
+    cdef Buffer common_buffer, marks_buffer
+    cdef PerThread words, changed
+    cdef uint64_t *common
+    cdef Marks *of              # by thread
+    cdef void share(self, const int32_t *ids, Py_ssize_t n) noexcept nogil
+        # """Makes them the frequent ones; no thread's set is being built."""
 
 
 cdef inline void keep_marks(Marks *marks, const int32_t *ids, Py_ssize_t n, const int32_t *kept,
                             Py_ssize_t n_kept) noexcept nogil:
-    """Of n neurons that were found, marks those that are kept only: the others can still be drawn.
-    ids == NULL: all that were found are unmarked."""
+    """Of n neurons that were found and are not frequent, marks those that are kept only: the others
+    can still be drawn. ids == NULL: all that were found are unmarked."""
     cdef Py_ssize_t j
     if ids != NULL:
         for j in range(n):
-            marks.stamp[ids[j]] = marks.epoch - 1
+            marks.words[ids[j] >> 6] &= ~(<uint64_t> 1 << (ids[j] & 63))
     for j in range(n_kept):
-        marks.stamp[kept[j]] = marks.epoch
+        mark(kept[j], marks)
 
 
 cdef inline bint fresh(int32_t id, Marks *marks) noexcept nogil:
     """Whether the neuron is new to the set; it is marked."""
-    if marks.stamp[id] == marks.epoch or marks.place[id] >= marks.n_tail:
+    if is_marked(id, marks):
         return False
-    marks.stamp[id] = marks.epoch
+    mark(id, marks)
     return True
 
 
@@ -109,7 +146,7 @@ cdef inline void count_bucket(Tables tables, int t, uint64_t code, Tally *tally,
         id = tables.ids[t][j]
         if tables.tag_bits and tables.tags[t][j] != tag:
             continue
-        if marks.stamp[id] == marks.epoch or marks.place[id] >= marks.n_tail:
+        if is_marked(id, marks):
             continue
         if tally.count[id] == 0:
             tally.ids[tally.n] = id

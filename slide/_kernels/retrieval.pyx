@@ -39,6 +39,36 @@ cdef enum:
     CODES_AT_ONCE = 1 << 22     # codes that a rebuild holds at a time: 32 MB
 
 
+@cython.final
+cdef class MarkSets:
+    def __cinit__(self, Py_ssize_t n_neurons, int n_threads):
+        cdef Py_ssize_t n_words = (n_neurons + 63) // 64
+        # To restore all words costs about as much as those of a quarter as many neurons.
+        cdef Py_ssize_t most = n_words // 4 + 1
+        cdef int i
+        self.n_threads = n_threads
+        self.common_buffer = Buffer(n_words * sizeof(uint64_t))
+        self.common = <uint64_t *> self.common_buffer.p
+        self.words = PerThread(n_threads, n_words * sizeof(uint64_t))
+        self.changed = PerThread(n_threads, most * sizeof(int32_t))
+        self.marks_buffer = Buffer(n_threads * sizeof(Marks))
+        self.of = <Marks *> self.marks_buffer.p
+        for i in range(n_threads):
+            self.of[i].words, self.of[i].common = <uint64_t *> self.words.p[i], self.common
+            self.of[i].changed = <int32_t *> self.changed.p[i]
+            self.of[i].n_words, self.of[i].max_changed = n_words, most
+
+    cdef void share(self, const int32_t *ids, Py_ssize_t n) noexcept nogil:
+        cdef Py_ssize_t j
+        cdef int i
+        memset(self.common, 0, self.of[0].n_words * sizeof(uint64_t))
+        for j in range(n):
+            self.common[ids[j] >> 6] |= <uint64_t> 1 << (ids[j] & 63)
+        for i in range(self.n_threads):
+            self.of[i].n_changed = self.of[i].max_changed
+            clear(self.of + i)
+
+
 cdef class Retriever:
     def __cinit__(self, *args, **kwargs):
         self.arrays = {}
@@ -163,7 +193,7 @@ cdef class Retriever:
                 if not (left > rest or <Py_ssize_t> below(rng, <uint32_t> (rest + 1)) < left):
                     continue
                 left -= 1
-            marks.stamp[id] = marks.epoch
+            mark(id, marks)
             out[n] = id
             n += 1
         return n
@@ -224,10 +254,9 @@ cdef class Retriever:
             Of the layer, where candidates are ranked or labels asked for.
         """
         cdef Py_ssize_t i, j, n, n_neurons = self.tables.n_items
-        cdef Marks marks
         cdef uint64_t rng
-        cdef Buffer stamps = Buffer(n_neurons * sizeof(uint32_t))
-        cdef Buffer place = Buffer(n_neurons * sizeof(int32_t))
+        cdef MarkSets sets = MarkSets(n_neurons, 1)
+        cdef Marks *marks = sets.of
         cdef int32_t[::1] out = np.empty(max(1, min(most, n_neurons)), np.int32)
         cdef int32_t[::1] y = np.empty(0, np.int32)
         if self.ld == 0:
@@ -242,20 +271,18 @@ cdef class Retriever:
             raise ValueError(f"rows of {x.shape[1]} floats, not {self.ld}")
         if labels is not None and len(labels) != x.shape[0]:
             raise ValueError(f"labels of {len(labels)} rows, not {x.shape[0]}")
-        memset(place.p, 0xff, n_neurons * sizeof(int32_t))
-        marks.stamp, marks.place, marks.n_tail = <uint32_t *> stamps.p, <int32_t *> place.p, 0
         found = []
         for i in range(x.shape[0]):
-            marks.epoch = <uint32_t> i + 1
+            clear(marks)
             rng = stream(seed, 0, i)
             if labels is not None:
                 y = np.array(labels[i], dtype=np.int32).reshape(-1)
             for j in range(y.shape[0]):
                 if not 0 <= y[j] < n_neurons:
                     raise ValueError(f"label {y[j]} of {n_neurons} neurons")
-                marks.stamp[y[j]] = marks.epoch
+                mark(y[j], marks)
             n = self.find(&x[i, 0], &y[0] if y.shape[0] else NULL, y.shape[0], &out[0], 0,
-                          out.shape[0], &marks, &rng, 0)
+                          out.shape[0], marks, &rng, 0)
             found.append(np.array(out[:n]))
         return found
 

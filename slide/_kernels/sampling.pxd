@@ -3,8 +3,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from slide._kernels.inclusion cimport Inclusion
 from slide._kernels.optim cimport Parameters
 from slide._kernels.rebuilds cimport Rebuilds
-from slide._kernels.retrieval cimport Marks, Retriever, fresh
-from slide._kernels.types cimport Buffer, PerThread
+from slide._kernels.retrieval cimport Marks, MarkSets, Retriever, fresh
+from slide._kernels.types cimport Buffer
 from slide._kernels.weighted cimport WeightedDraw
 
 
@@ -20,15 +20,15 @@ cdef class ActiveSet:
     cdef readonly WeightedDraw draw     # of a tail by frequency, or None
     cdef readonly Inclusion inclusion   # of retrieved neurons, where they are weighted by it
     cdef readonly bint individual       # own neurons have inclusion probabilities of their own
-    cdef Buffer shared_buffer, place_buffer, marks_buffer
+    cdef Buffer shared_buffer, place_buffer
     cdef Buffer counts_buffer, order_buffer
     cdef int32_t *shared            # the batch's shared neurons: n_tail random ones, n_frequent
     cdef int32_t *place             # per neuron its place among them, or -1
     cdef int64_t *counts            # per neuron how often training had it as a label
     cdef int64_t n_counted, next_order
     cdef uint8_t *dirty             # of the rebuilds
-    cdef Marks *marks
-    cdef PerThread stamps
+    cdef readonly int n_threads
+    cdef MarkSets marks
     cdef Marks *fresh_marks(self, int thread) noexcept nogil
     cdef void count_labels(self, const int32_t *labels, Py_ssize_t n) noexcept nogil
     cdef void _order(self) noexcept nogil

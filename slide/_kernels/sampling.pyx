@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from slide._kernels.random cimport below, stream
-from slide._kernels.retrieval cimport HashRetriever
+from slide._kernels.retrieval cimport HashRetriever, clear, mark
 from slide._kernels.types cimport BLOCK
 
 import numpy as np
@@ -75,24 +75,17 @@ cdef class ActiveSet:
         memset(self.place, 0xff, n_neurons * sizeof(int32_t))
         for i in range(n_tail, self.n_shared):
             self.place[i] = i
-        self.stamps = PerThread(n_threads, n_neurons * sizeof(uint32_t))
-        self.marks_buffer = Buffer(n_threads * sizeof(Marks))
-        self.marks = <Marks *> self.marks_buffer.p
-        for i in range(n_threads):
-            self.marks[i].stamp = <uint32_t *> self.stamps.p[i]
-            self.marks[i].place = self.place
-            self.marks[i].n_tail = <int32_t> n_tail
+        self.n_threads = n_threads
+        self.marks = MarkSets(n_neurons, n_threads)
+        self.marks.share(self.shared + n_tail, n_frequent)
         if retriever is not None:
             retriever.expect(max_active)
         self.rebuilds = Rebuilds(n_neurons, retriever, schedule)
         self.dirty = self.rebuilds.dirty
 
     cdef Marks *fresh_marks(self, int thread) noexcept nogil:
-        cdef Marks *marks = self.marks + thread
-        marks.epoch += 1
-        if marks.epoch == 0:                            # stamps of 2^32 sets ago would be valid
-            memset(marks.stamp, 0, self.n_neurons * sizeof(uint32_t))
-            marks.epoch = 1
+        cdef Marks *marks = self.marks.of + thread
+        clear(marks)
         return marks
 
     cdef void count_labels(self, const int32_t *labels, Py_ssize_t n) noexcept nogil:
@@ -119,6 +112,7 @@ cdef class ActiveSet:
         for i in range(n):
             self.shared[self.n_tail + i] = heap[i]
             self.place[heap[i]] = <int32_t> (self.n_tail + i)
+        self.marks.share(heap, n)
 
     cdef void _sift(self, int32_t *heap, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
         # A heap with the rarest, of equals the largest id, at its root.
@@ -197,7 +191,7 @@ cdef class ActiveSet:
         cdef Py_ssize_t n, most = self.n_neurons - self.n_frequent
         for n in range(n_labels):           # even those that all samples share
             out[n] = labels[n]
-            marks.stamp[labels[n]] = marks.epoch
+            mark(labels[n], marks)
             most += self.place[labels[n]] >= self.n_tail
         n = n_labels
         cdef Py_ssize_t least = min(self.min_active, most)
@@ -309,8 +303,8 @@ cdef class ActiveSet:
         if p.n_rows != self.n_neurons or x.shape[1] != p.ld or len(labels) != x.shape[0]:
             raise ValueError(f"{p.n_rows} rows of {p.ld} and x {x.shape[0], x.shape[1]} with "
                              f"{len(labels)} label sets for {self.n_neurons} neurons")
-        if not 1 <= n_threads <= len(self.stamps.buffers):
-            raise ValueError(f"n_threads={n_threads} of {len(self.stamps.buffers)}")
+        if not 1 <= n_threads <= self.n_threads:
+            raise ValueError(f"n_threads={n_threads} of {self.n_threads}")
         labels = [np.array(row, dtype=np.int32).reshape(-1) for row in labels]
         for row in labels:
             if len(row) and not 0 <= row.min() <= row.max() < self.n_neurons \
@@ -436,6 +430,7 @@ cdef class ActiveSet:
             for i in range(self.n_frequent):
                 self.shared[self.n_tail + i] = frequent[i]
                 self.place[frequent[i]] = <int32_t> (self.n_tail + i)
+            self.marks.share(&frequent[0], self.n_frequent)
         self.rebuilds.set_state(state)
 
     def maintenance(self):

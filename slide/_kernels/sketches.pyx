@@ -11,6 +11,7 @@ from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.quantized cimport encode, quantize
 from slide._kernels.random cimport below, normals, stream
 from slide._kernels.ranking cimport largest, threshold
+from slide._kernels.retrieval cimport is_marked, mark
 from slide._kernels.simd cimport Query, simd
 from slide._kernels.types cimport BLOCK, padded
 
@@ -325,7 +326,7 @@ cdef class SketchRetriever(Retriever):
         self._search(x, &s, thread)
         for j in range(s.found):
             out[n] = items[s.places[j]]
-            marks.stamp[out[n]] = marks.epoch
+            mark(out[n], marks)
             n += 1
         return n
 
@@ -356,7 +357,7 @@ cdef class SketchRetriever(Retriever):
             place = s.places[j]
             id = items[place]
             # For others there may be no room: those that all outputs are labels of have none.
-            if j != left_out and unmarked(id, marks):
+            if j != left_out and not is_marked(id, marks):
                 out[n] = id
                 pi[n] = s.scores[j] - s.noise[<uint32_t> place % NOISE] - tau
                 n += 1
@@ -504,7 +505,7 @@ cdef class SketchRetriever(Retriever):
         for j in range(first, s.found):
             place = s.places[j]
             s.places[n], s.scores[n] = place, s.scores[j]
-            n += unmarked(items[place], s.marks)
+            n += not is_marked(items[place], s.marks)
         s.found = n
 
 
@@ -533,8 +534,3 @@ cdef inline double find_cut(const float *weight, Py_ssize_t n, double goal, Py_s
         cut = rest[0] / (goal - <double> large / every)
         rest[0] = simd.sum_below(weight, n, <float> cut, &large)
     return cut
-
-
-cdef inline bint unmarked(int32_t id, Marks *marks) noexcept nogil:
-    # Without a branch: which are marked cannot be predicted.
-    return (marks.stamp[id] != marks.epoch) & (marks.place[id] < marks.n_tail)
