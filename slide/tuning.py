@@ -476,7 +476,7 @@ def build_tables(active: Any, parameters: Parameters, queries: np.ndarray, **opt
     options : of `ActiveSet.select_batch`
     """
     with one_blas_thread():
-        # Inputs can be shown to tables that exist, and families that follow the inputs build others.
+        # Inputs can be shown to tables that exist, and families that follow them build others.
         active.select_batch(parameters, queries[:1], [[]], **options)
         active.retriever.show(queries)
         active.weights_replaced()

@@ -355,6 +355,39 @@ def directions(w, cells, n):
 LAYOUTS = [(12, 1), (40, 5), (37, 37), (64, 8)]
 
 
+@pytest.mark.parametrize("most", [12, 40, 600])
+def test_what_one_sample_has_is_free_for_the_next(most):
+    """Small sets are forgotten neuron by neuron, large ones all at once; frequent neurons stay."""
+    n = 10_000
+    p = random_layer(2, n)
+    active = active_set(
+        sampling.Mixture(
+            [sampling.LSH(hashing.Sketches(16), max_active=most), sampling.Frequent(30)]
+        ),
+        p,
+    )
+    rng = np.random.default_rng(5)
+    x = inputs(np.repeat(rng.standard_normal((1, 9)), 9, axis=0))
+    frequent = rng.choice(n, 30, replace=False)
+    active.select_batch(p, x, [frequent.tolist()] * len(x))
+    # The samples differ in their labels, the first of which are frequent.
+    labels = [frequent[i : i + 4].tolist() + [int(i)] for i in range(0, 16, 2)] + [[]]
+    shared, _, own = active.select_batch(p, x, labels, step=1)
+    assert set(shared) == set(frequent)
+    w = np.asarray(p.weights)
+    ranked = np.argsort(-(w @ x[-1]))
+    alone = own[-1][0]
+    assert len(alone) == most
+    assert not set(alone) & set(frequent)
+    assert len(set(alone) & set(ranked[: 2 * most])) > most / 2
+    for label, (ids, _) in zip(labels, own, strict=True):
+        assert len(set(ids)) == len(ids) == most
+        assert ids[: len(label)].tolist() == label
+        found = set(ids[len(label) :])
+        assert not found & set(frequent)
+        assert found <= set(alone)      # but for what the labels leave no room
+
+
 @pytest.mark.parametrize(("n_cells", "n_groups"), LAYOUTS)
 def test_clusters_partition_the_neurons_around_their_centroids(n_cells, n_groups):
     p = random_layer(0, 500)

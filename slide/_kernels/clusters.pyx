@@ -63,7 +63,8 @@ cdef int compare_members(const void *a, const void *b) noexcept nogil:
 
 cdef inline Py_ssize_t any_of_part(Py_ssize_t n, Py_ssize_t part, Py_ssize_t n_parts,
                                    uint64_t *rng) noexcept nogil:
-    """A random one of each of n_parts equal parts of n rows: no two are the same row."""
+    """A random row of one of n_parts equal parts of n rows: of no more parts than rows, another
+    for each."""
     cdef Py_ssize_t first = part * n // n_parts, stop = (part + 1) * n // n_parts
     return first + below(rng, <uint32_t> max(<Py_ssize_t> 1, stop - first))
 
@@ -464,7 +465,7 @@ cdef class ClusterRetriever(Retriever):
         as many others go over the cells (with groups: over the groups and their cells), whose
         centroids and means follow.
         """
-        cdef Py_ssize_t n = p.n_rows, i, c, g, m = self.cells_of_group, from_cell, to_cell, stop
+        cdef Py_ssize_t n = p.n_rows, c, g, m = self.cells_of_group, from_cell, to_cell, stop
         cdef const int32_t *ids
         cdef const int32_t *start
         if first < n:

@@ -50,7 +50,6 @@ cdef class MarkSets:
     cdef uint64_t *common
     cdef Marks *of              # by thread
     cdef void share(self, const int32_t *ids, Py_ssize_t n) noexcept nogil
-        # """Makes them the frequent ones; no thread's set is being built."""
 
 
 cdef inline void keep_marks(Marks *marks, const int32_t *ids, Py_ssize_t n, const int32_t *kept,

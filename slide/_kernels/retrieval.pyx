@@ -59,6 +59,7 @@ cdef class MarkSets:
             self.of[i].n_words, self.of[i].max_changed = n_words, most
 
     cdef void share(self, const int32_t *ids, Py_ssize_t n) noexcept nogil:
+        """Makes these the frequent ones, between sets."""
         cdef Py_ssize_t j
         cdef int i
         memset(self.common, 0, self.of[0].n_words * sizeof(uint64_t))
