@@ -1,6 +1,8 @@
 """How well WordNet's 13,043 labels are learned with some learning rates, first layers and biases.
 
     python benchmarks/settings.py --markdown settings.md
+
+The networks train one after another, in this process: nothing is timed.
 """
 
 import argparse
@@ -70,9 +72,7 @@ def main():
     header += [f"P@1, epoch {epoch}" for epoch in shown]
     rows = []
     for sampler, setting in SETTINGS:
-        found = [
-            precisions(data, sampler, setting, seed, options) for seed in range(options.seeds)
-        ]
+        found = [precisions(data, sampler, setting, seed, options) for seed in range(options.seeds)]
         rows.append(
             [
                 sampler,

@@ -371,7 +371,7 @@ def test_what_one_sample_has_is_free_for_the_next(most):
     frequent = rng.choice(n, 30, replace=False)
     active.select_batch(p, x, [frequent.tolist()] * len(x))
     # The samples differ in their labels, the first of which are frequent.
-    labels = [frequent[i : i + 4].tolist() + [int(i)] for i in range(0, 16, 2)] + [[]]
+    labels = [[*frequent[i : i + 4].tolist(), int(i)] for i in range(0, 16, 2)] + [[]]
     shared, _, own = active.select_batch(p, x, labels, step=1)
     assert set(shared) == set(frequent)
     w = np.asarray(p.weights)
