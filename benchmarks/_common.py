@@ -208,21 +208,33 @@ FIRST = 0.1
 and few non-zeros, for which Glorot's scale by the number of features is far too small."""
 
 
-def slide_model(n_features, n_labels, sampler, *, hidden, learning_rate, seed):
-    """Build and compile the network that all benchmarks train: one ReLU layer, then softmax."""
+def slide_model(
+    n_features,
+    n_labels,
+    sampler,
+    *,
+    hidden,
+    learning_rate,
+    seed,
+    first=FIRST,
+    biases="label_log_odds",
+):
+    """Build and compile the network that all benchmarks train: one ReLU layer, then softmax.
+
+    first : the bound of the first layer's weights; None: Glorot uniform
+    """
     import slide
 
+    uniform = slide.initializers.RandomUniform
     model = slide.Sequential(
         [
             slide.Input(n_features),
             slide.Dense(
                 hidden,
                 activation="relu",
-                kernel_initializer=slide.initializers.RandomUniform(-FIRST, FIRST),
+                kernel_initializer=uniform(-first, first) if first else "glorot_uniform",
             ),
-            slide.Dense(
-                n_labels, activation="softmax", sampler=sampler, bias_initializer="label_log_odds"
-            ),
+            slide.Dense(n_labels, activation="softmax", sampler=sampler, bias_initializer=biases),
         ],
         seed=seed,
     )

@@ -10,7 +10,6 @@ import argparse
 import _common
 import _sets
 
-import slide
 from slide import sampling
 
 DEFAULTS = {"learning_rate": 1e-3, "first": None, "biases": "zeros"}
@@ -31,23 +30,14 @@ SHOWN = (1, 3, 5)
 def precisions(data, sampler, setting, seed, options):
     """P@1 on the test points after every epoch, in per cent."""
     x_train, y_train, x_test, y_test = data
-    first = "glorot_uniform"
-    if setting["first"]:
-        first = slide.initializers.RandomUniform(-setting["first"], setting["first"])
-    model = slide.Sequential(
-        [
-            slide.Input(x_train.shape[1]),
-            slide.Dense(options.hidden, activation="relu", kernel_initializer=first),
-            slide.Dense(
-                y_train.shape[1],
-                activation="softmax",
-                sampler=SAMPLERS[sampler](),
-                bias_initializer=setting["biases"],
-            ),
-        ],
+    model = _common.slide_model(
+        x_train.shape[1],
+        y_train.shape[1],
+        SAMPLERS[sampler](),
+        hidden=options.hidden,
         seed=seed,
+        **setting,
     )
-    model.compile(slide.optimizers.Adam(setting["learning_rate"]), "categorical_crossentropy")
     found = []
     for _ in range(options.epochs):
         model.fit(x_train, y_train, verbose=0, n_jobs=options.threads)
