@@ -318,8 +318,10 @@ def test_drift_of_balanced_cells_is_what_a_rebuild_moves(n_groups):
     family = hashing.Clusters(12, 2, n_groups, capacity_factor=1.0)
     model = make(LSH(family, max_active=30, rebuild_every=10_000))
     model.compile("sgd")
-    model.predict(x[:1], top_k=1, exact=False, n_jobs=1)
     layer = model.layers[-1]
+    model.build(sparse=False)
+    layer._weights[::2, 0] += 1     # half of the neurons are alike, too many for their cells
+    model.predict(x[:1], top_k=1, exact=False, n_jobs=1)
     arrays, w = layer._active.retriever.arrays, layer._weights
     before = cells_of(layer._active)
 
@@ -333,8 +335,8 @@ def test_drift_of_balanced_cells_is_what_a_rebuild_moves(n_groups):
             ]
         )
 
-    # Some are kept out of their nearest cells on purpose, and belong where they are.
-    assert (belong(N, np.ones(N, bool)) != before).mean() > 0.01
+    # Many are kept out of their nearest cells on purpose, and belong where they are.
+    assert (belong(N, np.ones(N, bool)) != before).mean() > 0.05
     for moved in (False, True):
         if moved:
             layer._active.weights_moved()

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.quantized cimport encode, quantize
-from slide._kernels.random cimport below, stream
+from slide._kernels.random cimport below, of_part, stream
 from slide._kernels.ranking cimport threshold
 from slide._kernels.retrieval cimport take_some
 from slide._kernels.simd cimport Query, simd
@@ -59,14 +59,6 @@ cdef int compare_members(const void *a, const void *b) noexcept nogil:
     if x.similarity != y.similarity:
         return -1 if x.similarity > y.similarity else 1
     return (x.row > y.row) - (x.row < y.row)
-
-
-cdef inline Py_ssize_t any_of_part(Py_ssize_t n, Py_ssize_t part, Py_ssize_t n_parts,
-                                   uint64_t *rng) noexcept nogil:
-    """A random row of one of n_parts equal parts of n rows: of no more parts than rows, another
-    for each."""
-    cdef Py_ssize_t first = part * n // n_parts, stop = (part + 1) * n // n_parts
-    return first + below(rng, <uint32_t> max(<Py_ssize_t> 1, stop - first))
 
 
 cdef inline Py_ssize_t best_of(const float *scores, Py_ssize_t n) noexcept nogil:
@@ -160,10 +152,10 @@ cdef class ClusterRetriever(Retriever):
             rng = stream(seed, 3, t)
             for g in range(self.n_groups):
                 self._seed(p, &self.group_centroids[t, g, 0],
-                           any_of_part(p.n_rows, g, self.n_groups, &rng))
+                           of_part(p.n_rows, g, self.n_groups, &rng))
             for c in range(self.n_cells):
                 self._seed(p, &self.centroids[t, c, 0],
-                           any_of_part(p.n_rows, c, self.n_cells, &rng))
+                           of_part(p.n_rows, c, self.n_cells, &rng))
             self._assign(p, t, NULL, p.n_rows, n_threads)
             for _ in range(2 if self.n_groups == 1 else 0):     # large layers wait for a rebuild
                 self._center(p, t, seed, n_threads)

@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset
 
 from slide._kernels.hashing cimport HashFamily
 from slide._kernels.optim cimport Parameters
-from slide._kernels.random cimport below, normals, stream
+from slide._kernels.random cimport below, normals, of_part, stream
 from slide._kernels.ranking cimport largest, threshold
 from slide._kernels.retrieval cimport HashRetriever, Marks, Retriever
 from slide._kernels.simd cimport simd
@@ -142,7 +142,7 @@ cdef class Learned(HashFamily):
 
     cdef void _round(self, Parameters p, Py_ssize_t n_seen, uint64_t *rng) noexcept nogil:
         cdef Py_ssize_t n = self.functions.shape[0], m = min(p.n_rows, <Py_ssize_t> POOL)
-        cdef Py_ssize_t i, k, first, at, n_found, n_tried, n_items
+        cdef Py_ssize_t i, k, at, n_found, n_tried, n_items
         cdef int32_t *pool = <int32_t *> self.pool.p
         cdef float *scores = <float *> self.scores.p
         cdef int32_t *items = <int32_t *> self.items.p      # pairs of the query: to find, mistaken
@@ -159,11 +159,8 @@ cdef class Learned(HashFamily):
         cdef float limit, y, a, of_w
         cdef double by_w, by_x
         cdef int _, __
-        # One of each of m equal parts.
         for i in range(m):
-            first = i * p.n_rows // m
-            pool[i] = <int32_t> (first + below(
-                rng, <uint32_t> ((i + 1) * p.n_rows // m - first)))
+            pool[i] = <int32_t> of_part(p.n_rows, i, m, rng)
         by_w = STEEPNESS / self._spread(p.w, pool, m, &self.means[0, 0])
         by_x = STEEPNESS / self._spread(&self.inputs[0, 0], NULL, n_seen, &self.means[1, 0])
         memset(gradient, 0, n * self.ld * sizeof(float))

@@ -28,6 +28,14 @@ cdef inline uint32_t below(uint64_t *state, uint32_t n) noexcept nogil:
     return <uint32_t> (((next64(state) >> 32) * n) >> 32)
 
 
+cdef inline Py_ssize_t of_part(Py_ssize_t n, Py_ssize_t part, Py_ssize_t n_parts,
+                               uint64_t *state) noexcept nogil:
+    """A random one of the numbers below n in one of their n_parts equal parts: of no more parts
+    than numbers, another for each."""
+    cdef Py_ssize_t first = part * n // n_parts, stop = (part + 1) * n // n_parts
+    return first + below(state, <uint32_t> max(<Py_ssize_t> 1, stop - first))
+
+
 cdef inline double uniform(uint64_t *state) noexcept nogil:
     """In (0, 1]."""
     return ((next64(state) >> 11) + 1) * (1.0 / 9007199254740992.0)

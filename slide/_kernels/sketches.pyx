@@ -9,7 +9,7 @@ from libc.string cimport memset
 from slide._kernels.blas cimport gemm
 from slide._kernels.openmp cimport omp_get_thread_num
 from slide._kernels.quantized cimport encode, quantize
-from slide._kernels.random cimport below, normals, stream
+from slide._kernels.random cimport below, normals, of_part, stream
 from slide._kernels.ranking cimport largest, threshold
 from slide._kernels.retrieval cimport is_marked, mark
 from slide._kernels.simd cimport Query, simd
@@ -134,14 +134,11 @@ cdef class SketchRetriever(Retriever):
         the rows."""
         cdef int32_t *ids = <int32_t *> self.sample_buffer.p
         cdef uint64_t rng = stream(seed, 24, 0)
-        cdef Py_ssize_t n = min(p.n_rows, <Py_ssize_t> SAMPLE), i, j, k, first
+        cdef Py_ssize_t n = min(p.n_rows, <Py_ssize_t> SAMPLE), i, j, k
         cdef int _
         cdef float a, share
-        # One of each of n equal parts.
         for i in range(n):
-            first = i * p.n_rows // n
-            ids[i] = <int32_t> (first + below(
-                &rng, <unsigned int> ((i + 1) * p.n_rows // n - first)))
+            ids[i] = <int32_t> of_part(p.n_rows, i, n, &rng)
         for _ in range(n_rounds):
             self._power(p, ids, n, n_threads)
             self._orthonormalize(&rng)
