@@ -368,18 +368,18 @@ def test_what_one_sample_has_is_free_for_the_next(most):
     )
     rng = np.random.default_rng(5)
     x = inputs(np.repeat(rng.standard_normal((1, 9)), 9, axis=0))
-    frequent = rng.choice(n, 30, replace=False)
+    ranked = np.argsort(-(np.asarray(p.weights) @ x[0]))
+    frequent = ranked[:30]      # which would be found
     active.select_batch(p, x, [frequent.tolist()] * len(x))
-    # The samples differ in their labels, the first of which are frequent.
-    labels = [[*frequent[i : i + 4].tolist(), int(i)] for i in range(0, 16, 2)] + [[]]
-    shared, _, own = active.select_batch(p, x, labels, step=1)
+    shared, _, alone, _ = select_one(active, p, x[0, :9], step=1)
     assert set(shared) == set(frequent)
-    w = np.asarray(p.weights)
-    ranked = np.argsort(-(w @ x[-1]))
-    alone = own[-1][0]
     assert len(alone) == most
     assert not set(alone) & set(frequent)
-    assert len(set(alone) & set(ranked[: 2 * most])) > most / 2
+    assert len(set(alone) & set(ranked[30 : 30 + 2 * most])) > most / 2
+    # Labels that are found without being labels, too, and frequent ones; the last sample has none.
+    labels = [[int(alone[i]), *frequent[i : i + 4].tolist()] for i in range(8)] + [[]]
+    _, _, own = active.select_batch(p, x, labels, step=1)
+    assert set(own[-1][0]) == set(alone)
     for label, (ids, _) in zip(labels, own, strict=True):
         assert len(set(ids)) == len(ids) == most
         assert ids[: len(label)].tolist() == label
